@@ -1,0 +1,1 @@
+//! Reads PyTorch checkpoints without executing them and writes ferroyolo model files.

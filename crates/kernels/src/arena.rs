@@ -1,0 +1,133 @@
+//! The block of memory that holds all activations of a network.
+
+use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::fmt;
+use std::ptr::NonNull;
+
+use crate::View;
+
+/// Alignment of an arena in bytes: a cache line, and one AVX-512 register.
+const ALIGN: usize = 64;
+
+/// A 64-byte aligned block of `f32`, zero at first.
+pub struct Arena {
+    ptr: NonNull<f32>,
+    len: usize,
+}
+
+/// An arena could not be allocated.
+#[derive(Debug)]
+pub struct ArenaError {
+    len: usize,
+}
+
+// SAFETY: an arena owns its memory, like a `Vec<f32>`, and hands it out by the usual borrow rules only.
+unsafe impl Send for Arena {}
+// SAFETY: as above; a shared arena gives read access only.
+unsafe impl Sync for Arena {}
+
+impl Arena {
+    /// Allocates `len` zeros. Errors if there is not enough memory.
+    pub fn new(len: usize) -> Result<Arena, ArenaError> {
+        if len == 0 {
+            return Ok(Arena { ptr: NonNull::dangling(), len });
+        }
+        let layout = layout(len).ok_or(ArenaError { len })?;
+        // SAFETY: the layout has a size that is not zero.
+        let ptr = unsafe { alloc_zeroed(layout) };
+        let ptr = NonNull::new(ptr.cast::<f32>()).ok_or(ArenaError { len })?;
+        Ok(Arena { ptr, len })
+    }
+
+    /// How many `f32` it holds.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// All elements.
+    pub fn as_slice(&self) -> &[f32] {
+        // SAFETY: `ptr` is valid for `len` initialised elements, and aligned; a dangling one has `len` zero.
+        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len) }
+    }
+
+    /// All elements, to be written.
+    pub fn as_mut_slice(&mut self) -> &mut [f32] {
+        // SAFETY: as in `as_slice`; the exclusive borrow of the arena is handed on.
+        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len) }
+    }
+
+    /// The rows of one image of a view, each from the first channel of its first pixel on, `w * pixel_stride` long.
+    ///
+    /// Panics if the view has no such image or if a row does not lie inside the arena.
+    pub fn rows_mut(&mut self, view: &View, image: usize) -> impl Iterator<Item = &mut [f32]> {
+        view.assert_inside(self.len);
+        assert!(image < view.n, "image {image} of a view of {}", view.n);
+        let row_len = view.w * view.pixel_stride;
+        assert!(view.h <= 1 || row_len <= view.row_stride, "rows of {view:?} overlap");
+        let start = view.offset + image * view.image_stride;
+        let step = if view.h > 1 { view.row_stride } else { row_len };
+        self.as_mut_slice()[start..].chunks_mut(step.max(1)).take(view.h).map(move |row| &mut row[..row_len])
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        if self.len > 0 {
+            let layout = layout(self.len).expect("the layout of a live arena is valid");
+            // SAFETY: the pointer came from `alloc_zeroed` with this layout.
+            unsafe { dealloc(self.ptr.as_ptr().cast::<u8>(), layout) };
+        }
+    }
+}
+
+impl fmt::Debug for Arena {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Arena").field("len", &self.len).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for ArenaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot allocate an arena of {} floats", self.len)
+    }
+}
+
+impl std::error::Error for ArenaError {}
+
+fn layout(len: usize) -> Option<Layout> {
+    Layout::array::<f32>(len).ok()?.align_to(ALIGN).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_aligned_and_zero() {
+        let arena = Arena::new(1001).unwrap();
+        assert_eq!(arena.as_slice().as_ptr() as usize % ALIGN, 0);
+        assert!(arena.as_slice().iter().all(|&x| x == 0.0));
+        assert!(Arena::new(0).unwrap().as_slice().is_empty());
+    }
+
+    #[test]
+    fn too_much_is_an_error() {
+        assert!(Arena::new(usize::MAX / 2).is_err());
+    }
+
+    #[test]
+    fn rows_skip_the_halo() {
+        let mut arena = Arena::new(View::buffer_len(2, 3, 4, 2, 1)).unwrap();
+        let view = View::buffer(0, 2, 3, 4, 2, 1);
+        let rows: Vec<usize> = arena.rows_mut(&view, 1).map(|row| row.len()).collect();
+        assert_eq!(rows, [8; 3]);
+        arena.rows_mut(&view, 1).for_each(|row| row.fill(1.0));
+        assert_eq!(arena.as_slice().iter().filter(|&&x| x == 1.0).count(), 24);
+        assert_eq!(arena.as_slice()[view.index(1, 2, 3) + 1], 1.0);
+    }
+}

@@ -1,1 +1,4 @@
 //! Engine.
+
+pub mod error;
+pub mod image;

@@ -1,4 +1,45 @@
-//! Engine.
+//! YOLO inference, from a trained checkpoint to boxes on a picture.
+//!
+//! A [`Model`] is a trained network: immutable, shared, cheap to clone, usable from any number of threads. A
+//! [`Session`] is one thread's working memory. [`Image`]s go in, [`Results`] come out:
+//!
+//! ```no_run
+//! use ferroyolo::{Image, Model, ModelOptions, PredictOptions};
+//!
+//! let model = Model::open("yolo11n.safetensors", &ModelOptions::default())?;
+//! let image = Image::open("bus.jpg")?;
+//! let results = model.predict(&image, &PredictOptions::default())?;
+//! for (xyxy, conf) in results.boxes().xyxy().iter().zip(results.boxes().conf()) {
+//!     println!("{xyxy:?} {conf}");
+//! }
+//! results.plot(&image)?.save("bus-annotated.jpg")?;
+//! # Ok::<(), ferroyolo::Error>(())
+//! ```
+//!
+//! Model files are safetensors that carry their network's description; the crate `ferroyolo-tools` and the command
+//! `ferroyolo convert` make them from PyTorch checkpoints.
 
+#![forbid(unsafe_code)]
+
+mod backend;
 pub mod error;
+mod graph;
 pub mod image;
+mod model;
+mod modules;
+mod network;
+mod ops;
+pub mod results;
+mod session;
+mod tasks;
+mod tensor;
+mod weights;
+
+pub use backend::{Device, Precision};
+pub use error::{Error, ErrorKind, Result};
+pub use ferroyolo_kernels::Isa;
+pub use image::Image;
+pub use model::{Head, Model, ModelOptions};
+pub use results::Results;
+pub use session::{Outputs, PredictOptions, Session};
+pub use tensor::{Tensor, TensorView};

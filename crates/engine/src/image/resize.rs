@@ -17,16 +17,21 @@ const DROPPED_BITS: u32 = 4;
 pub(super) struct Resizer {
     /// Widths of the source and of the result that `columns` is for.
     widths: [usize; 2],
-    columns: Vec<Column>,
+    columns: Columns,
     lines: [Line; 2],
+    /// Weights of the two lines, as many as samples.
+    row_weights: [Vec<i16>; 2],
 }
 
-/// How one pixel of the result is made from two adjacent ones of the source row.
-#[derive(Clone, Copy, Debug)]
-struct Column {
-    /// Index of the left pixel's first byte.
-    offset: usize,
-    weights: [i32; 2],
+/// How each pixel of a row is made from two adjacent ones of the source row.
+#[derive(Clone, Debug, Default)]
+struct Columns {
+    /// Index of the left pixel's first byte, not falling.
+    offsets: Vec<usize>,
+    /// Weights of the left and the right pixel, three times each: once for a sample.
+    weights: [Vec<i16>; 2],
+    /// Room for the left and the right pixels of a row, and one byte more.
+    pixels: [Vec<u8>; 2],
 }
 
 /// A horizontally scaled source row.
@@ -44,16 +49,67 @@ impl Resizer {
         if !copies {
             if self.widths != widths {
                 self.widths = widths;
-                self.columns.clear();
-                let (source_w, ratio) = (widths[0], ratio(widths[0], widths[1]));
-                self.columns.extend((0..widths[1]).map(|x| column(x, ratio, source_w)));
+                self.columns.prepare(widths);
             }
-            for line in &mut self.lines {
+            for (line, weights) in self.lines.iter_mut().zip(&mut self.row_weights) {
                 line.source_y = None;
                 line.samples.resize(widths[1] * 3, 0);
+                weights.resize(widths[1] * 3, 0);
             }
         }
         Rows { tables: self, image, copies, ratio_y: ratio(image.height(), scaled_hw[0]) }
+    }
+}
+
+impl Columns {
+    fn prepare(&mut self, [source_w, result_w]: [usize; 2]) {
+        let one = 1 << WEIGHT_BITS;
+        let ratio = ratio(source_w, result_w);
+        self.offsets.clear();
+        self.weights.iter_mut().for_each(Vec::clear);
+        for x in 0..result_w {
+            let (left, fraction) = split(x, ratio);
+            let (left, pair) = match usize::try_from(left) {
+                Err(_) => (0, [one, 0]),
+                Ok(left) if left + 1 < source_w => (left, weights(fraction)),
+                // Only the last pixel counts; it is the right one of a pair, so that no pair leaves the row.
+                Ok(_) => (source_w.saturating_sub(2), [0, one]),
+            };
+            self.offsets.push(left * 3);
+            for (all, weight) in self.weights.iter_mut().zip(pair) {
+                all.extend([weight; 3]);
+            }
+        }
+        self.pixels.iter_mut().for_each(|pixels| pixels.resize(result_w * 3 + 1, 0));
+    }
+
+    fn scale(&mut self, row: &[u8], out: &mut [i16]) {
+        if let &[r, g, b] = row {
+            let pixel = [r, g, b].map(|sample| i16::from(sample) << (WEIGHT_BITS - DROPPED_BITS));
+            out.as_chunks_mut::<3>().0.fill(pixel);
+            return;
+        }
+
+        // Pixels are collected first, so that the arithmetic runs over plain arrays. Four bytes are moved for each;
+        // the fourth is overwritten by the next pixel.
+        let [left, right] = &mut self.pixels;
+        for (x, &offset) in self.offsets.iter().enumerate() {
+            let to = x * 3..x * 3 + 4;
+            if let Some(pair) = row.get(offset..offset + 7) {
+                left[to.clone()].copy_from_slice(&pair[..4]);
+                right[to].copy_from_slice(&pair[3..]);
+            } else {
+                let pair = &row[offset..offset + 6];
+                left[to.start..to.start + 3].copy_from_slice(&pair[..3]);
+                right[to.start..to.start + 3].copy_from_slice(&pair[3..]);
+            }
+        }
+        let [left_weights, right_weights] = &self.weights;
+        let pairs = left.iter().zip(left_weights).zip(right.iter().zip(right_weights));
+        for (to, ((&left, &left_weight), (&right, &right_weight))) in out.iter_mut().zip(pairs) {
+            let sum = i32::from(left) * i32::from(left_weight) + i32::from(right) * i32::from(right_weight);
+            *to = (sum >> DROPPED_BITS) as i16;
+        }
     }
 }
 
@@ -87,11 +143,16 @@ impl Rows<'_> {
         for (line, source_y) in lines.iter_mut().zip([above, below]) {
             if line.source_y != Some(source_y) {
                 line.source_y = Some(source_y);
-                scale_row(source_row(self.image, source_y), &self.tables.columns, &mut line.samples);
+                self.tables.columns.scale(source_row(self.image, source_y), &mut line.samples);
             }
         }
-        let [above, below] = &self.tables.lines;
-        blend(&above.samples, &below.samples, weights(fraction), divisor, out);
+        // The weights of a row are all the same. As arrays they meet the processor's 16-bit multiplication, which the
+        // compiler passes over for a constant that it can widen once.
+        for (all, weight) in self.tables.row_weights.iter_mut().zip(weights(fraction)) {
+            all.fill(weight);
+        }
+        let lines = self.tables.lines.each_ref().map(|line| line.samples.as_slice());
+        blend(lines, self.tables.row_weights.each_ref().map(Vec::as_slice), divisor, out);
     }
 }
 
@@ -111,47 +172,17 @@ fn split(at: usize, ratio: f64) -> (isize, f32) {
     (whole as isize, position - whole)
 }
 
-fn weights(fraction: f32) -> [i32; 2] {
+fn weights(fraction: f32) -> [i16; 2] {
     let scale = (1 << WEIGHT_BITS) as f32;
-    [1.0 - fraction, fraction].map(|weight| (weight * scale).round_ties_even() as i32)
+    [1.0 - fraction, fraction].map(|weight| (weight * scale).round_ties_even() as i16)
 }
 
-fn column(x: usize, ratio: f64, source_w: usize) -> Column {
-    let one = 1 << WEIGHT_BITS;
-    let (left, fraction) = split(x, ratio);
-    if left < 0 {
-        return Column { offset: 0, weights: [one, 0] };
-    }
-    let left = left as usize;
-    if left + 1 < source_w {
-        Column { offset: left * 3, weights: weights(fraction) }
-    } else {
-        // Only the last pixel counts; it is reached as the right one of a pair, so that no pair leaves the row.
-        Column { offset: source_w.saturating_sub(2) * 3, weights: [0, one] }
-    }
-}
-
-fn scale_row(row: &[u8], columns: &[Column], out: &mut [i16]) {
-    let pixels = out.as_chunks_mut::<3>().0;
-    if let &[r, g, b] = row {
-        let pixel = [r, g, b].map(|sample| i16::from(sample) << (WEIGHT_BITS - DROPPED_BITS));
-        pixels.fill(pixel);
-        return;
-    }
-    for (to, &Column { offset, weights: [left, right] }) in pixels.iter_mut().zip(columns) {
-        let pair = &row[offset..offset + 6];
-        for (channel, to) in to.iter_mut().enumerate() {
-            let sum = i32::from(pair[channel]) * left + i32::from(pair[channel + 3]) * right;
-            *to = (sum >> DROPPED_BITS) as i16;
-        }
-    }
-}
-
-fn blend(above: &[i16], below: &[i16], weights: [i32; 2], divisor: f32, out: &mut [f32]) {
-    let [upper, lower] = weights.map(|weight| weight as i16);
-    for ((to, &above), &below) in out.iter_mut().zip(above).zip(below) {
-        let high = |sample: i16, weight: i16| ((i32::from(sample) * i32::from(weight)) >> 16) as i16;
-        let sample = (high(above, upper) + high(below, lower) + 2) >> 2;
-        *to = f32::from(sample) / divisor;
+/// `lines` and `weights` are those of the source rows above and below; there is one weight a sample.
+fn blend(lines: [&[i16]; 2], weights: [&[i16]; 2], divisor: f32, out: &mut [f32]) {
+    let high = |sample: i16, weight: i16| ((i32::from(sample) * i32::from(weight)) >> 16) as i16;
+    let above = lines[0].iter().zip(weights[0]).map(|(&sample, &weight)| high(sample, weight));
+    let below = lines[1].iter().zip(weights[1]).map(|(&sample, &weight)| high(sample, weight));
+    for ((to, above), below) in out.iter_mut().zip(above).zip(below) {
+        *to = f32::from((above + below + 2) >> 2) / divisor;
     }
 }

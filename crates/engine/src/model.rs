@@ -1,0 +1,248 @@
+//! A trained network, loaded and ready.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ferroyolo_kernels::Isa;
+
+use crate::backend::{Cpu, Device, Precision};
+use crate::error::{Error, Result};
+use crate::image::{Image, Placement};
+use crate::modules;
+use crate::network::Network;
+use crate::results::Results;
+use crate::session::{PredictOptions, Session, SessionState};
+use crate::weights;
+
+/// Idle session states that are kept for [`Model::predict`].
+const MAX_IDLE: usize = 64;
+
+/// How a model is loaded.
+#[derive(Clone, Debug, Default)]
+pub struct ModelOptions {
+    /// The processor to run on.
+    pub device: Device,
+    /// The number format to compute in.
+    pub precision: Precision,
+    /// CPU threads that one run may use; all CPUs if absent.
+    pub threads: Option<usize>,
+    /// Instruction set of the CPU kernels; the best one if absent.
+    pub isa: Option<Isa>,
+}
+
+/// One set of outputs that a head may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Head {
+    /// One-to-many, as current releases of the original software do.
+    #[default]
+    Auto,
+    /// Many boxes per object, thinned out by suppression.
+    OneToMany,
+    /// One box per object.
+    OneToOne,
+}
+
+/// A trained network: weights and plans, immutable and shared.
+///
+/// Cloning is cheap, and all clones may be used from any number of threads. Working memory lives in [`Session`]s.
+///
+/// ```no_run
+/// use ferroyolo::{Image, Model, ModelOptions, PredictOptions};
+///
+/// let model = Model::open("yolo11n.safetensors", &ModelOptions::default())?;
+/// let results = model.predict(&Image::open("bus.jpg")?, &PredictOptions::default())?;
+/// println!("{}", results.verbose());
+/// # Ok::<(), ferroyolo::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Model {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) network: Network,
+    pub(crate) names: Arc<[String]>,
+    pub(crate) task: String,
+    pub(crate) imgsz: [usize; 2],
+    pub(crate) placement: Placement,
+    pub(crate) pad_value: u8,
+    provenance: BTreeMap<String, String>,
+    n_parameters: usize,
+    idle: Mutex<Vec<SessionState>>,
+}
+
+impl Model {
+    /// Loads the model file at `path`, a safetensors file as `ferroyolo convert` writes it.
+    ///
+    /// Errors name the file, and the layer or tensor where it does not fit.
+    pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).map_err(|cause| Error::io(&name, cause))?;
+        Self::from_bytes(&name, &bytes, options)
+    }
+
+    /// Loads a model from the bytes of a model file; `name` is what errors call it.
+    pub fn from_bytes(name: &str, bytes: &[u8], options: &ModelOptions) -> Result<Self> {
+        check_options(options)?;
+        Self::load(bytes, options).map_err(|error| {
+            let at = if error.at().is_empty() { name.to_owned() } else { format!("{name}: {}", error.at()) };
+            error.with_at(at)
+        })
+    }
+
+    fn load(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
+        let (document, weights) = weights::read(bytes)?;
+        if document.task != "detect" {
+            return Err(Error::unsupported("task", format!("{:?} is not supported, only \"detect\" is", document.task)));
+        }
+        let n_parameters = weights.n_parameters();
+        let (graph, head) = modules::build_network(&document, weights)?;
+        let cpu = Cpu::new(options.threads, options.isa)?;
+        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let provenance = document.provenance.iter().filter(|(_, value)| !value.is_null());
+        let inner = Inner {
+            network: Network::new(graph, head, cpu),
+            provenance: provenance.map(|(key, value)| (key.clone(), text(value))).collect(),
+            names: document.names.into(),
+            task: document.task,
+            imgsz: document.imgsz,
+            placement: match document.input.letterbox {
+                weights::Placement::Center => Placement::Center,
+                weights::Placement::TopLeft => Placement::TopLeft,
+            },
+            pad_value: document.input.pad_value,
+            n_parameters,
+            idle: Mutex::new(Vec::new()),
+        };
+        let model = Self { inner: Arc::new(inner) };
+        // Layers that don't fit together show up here rather than at the first picture.
+        let largest = model.stride();
+        let [h, w] = model.inner.imgsz.map(|side| side.next_multiple_of(largest));
+        model.inner.network.plan(([1, h, w], crate::network::Branches { one2many: true, one2one: false }))?;
+        Ok(model)
+    }
+
+    /// What the network was trained for: `detect`.
+    #[must_use]
+    pub fn task(&self) -> &str {
+        &self.inner.task
+    }
+
+    /// Class names by index.
+    #[must_use]
+    pub fn names(&self) -> &[String] {
+        &self.inner.names
+    }
+
+    /// Number of classes.
+    #[must_use]
+    pub fn n_classes(&self) -> usize {
+        self.inner.names.len()
+    }
+
+    /// Pixels of the input per cell, one for each level of the head, finest first.
+    #[must_use]
+    pub fn strides(&self) -> &[usize] {
+        &self.inner.network.head().strides
+    }
+
+    /// The coarsest stride: input sides have to be multiples of it.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.strides().iter().copied().max().unwrap_or(1)
+    }
+
+    /// The input size that the network was trained for, `[height, width]` in pixels.
+    #[must_use]
+    pub fn imgsz(&self) -> [usize; 2] {
+        self.inner.imgsz
+    }
+
+    /// The heads that the checkpoint holds.
+    #[must_use]
+    pub fn heads(&self) -> &'static [Head] {
+        if self.inner.network.head().one2one.is_some() {
+            &[Head::OneToMany, Head::OneToOne]
+        } else {
+            &[Head::OneToMany]
+        }
+    }
+
+    /// CPU threads that one run may use.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.inner.network.cpu().n_threads()
+    }
+
+    /// Instruction set of the CPU kernels: `avx512`, `avx2`, `neon` or `scalar`.
+    #[must_use]
+    pub fn isa_name(&self) -> &'static str {
+        self.inner.network.cpu().isa().name()
+    }
+
+    /// Bytes of the packed weights, which all sessions share.
+    #[must_use]
+    pub fn weights_bytes(&self) -> usize {
+        self.inner.network.weights_bytes()
+    }
+
+    /// Number of values in the tensors of the model file.
+    #[must_use]
+    pub fn n_parameters(&self) -> usize {
+        self.inner.n_parameters
+    }
+
+    /// Where the weights come from: `file`, `sha256`, `producer`, `version`, `license`, `date`, as far as known.
+    #[must_use]
+    pub fn provenance(&self) -> &BTreeMap<String, String> {
+        &self.inner.provenance
+    }
+
+    /// A session: working memory for one thread's runs.
+    #[must_use]
+    pub fn session(&self) -> Session {
+        Session::new(Arc::clone(&self.inner), SessionState::default())
+    }
+
+    /// Finds the objects in one picture.
+    ///
+    /// May be called from any number of threads: each call takes idle working memory, or makes new. A thread that
+    /// wants to keep its memory uses a [`Session`].
+    pub fn predict(&self, image: &Image, options: &PredictOptions) -> Result<Results> {
+        let mut session = Session::new(Arc::clone(&self.inner), self.inner.take_idle());
+        let results = session.predict(&[image], options);
+        self.inner.put_idle(session.into_state());
+        let mut results = results?;
+        results.pop().ok_or_else(|| Error::shape("results", "no result for the picture"))
+    }
+}
+
+impl Inner {
+    fn take_idle(&self) -> SessionState {
+        // A panic can't happen while the list is locked, so a poisoned lock does no harm.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn put_idle(&self, state: SessionState) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < MAX_IDLE {
+            idle.push(state);
+        }
+    }
+}
+
+fn check_options(options: &ModelOptions) -> Result<()> {
+    if let Device::Gpu(_) = options.device {
+        return Err(Error::device("gpu", "this build has no GPU backend; use the CPU"));
+    }
+    if options.precision != Precision::F32 {
+        return Err(Error::unsupported(
+            "precision",
+            format!("{:?} is not supported on the CPU, only F32 is", options.precision),
+        ));
+    }
+    Ok(())
+}

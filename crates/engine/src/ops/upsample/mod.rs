@@ -1,0 +1,44 @@
+//! Enlarging by a whole factor, nearest neighbour.
+
+mod cpu;
+
+use ferroyolo_kernels::{Arena, Context};
+
+use super::{Hw, Kernel, PackedWeights, StepIo, exactly};
+
+/// Repeats every cell `factor` times in both directions.
+#[derive(Clone, Debug)]
+pub(crate) struct Upsample {
+    pub factor: usize,
+}
+
+impl Kernel for Upsample {
+    fn name(&self) -> &'static str {
+        "upsample"
+    }
+
+    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
+        exactly(inputs).map(|[channels]| channels)
+    }
+
+    fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
+        exactly(inputs).map(|[[h, w]]| [h * self.factor, w * self.factor])
+    }
+
+    #[cfg(test)]
+    fn reference(&self, inputs: &[&crate::Tensor], _: &[super::ConvWeights]) -> crate::Tensor {
+        let x = inputs[0];
+        let &[n, c, h, w] = x.shape() else { panic!("expected NCHW") };
+        let (oh, ow) = (h * self.factor, w * self.factor);
+        let mut out = crate::Tensor::zeros(vec![n, c, oh, ow]).expect("a small shape");
+        for (idx, value) in out.data_mut().iter_mut().enumerate() {
+            let (plane, y, x_) = (idx / (oh * ow), idx / ow % oh / self.factor, idx % ow / self.factor);
+            *value = x.data()[(plane * h + y) * w + x_];
+        }
+        out
+    }
+
+    fn run_cpu(&self, context: Context<'_>, arena: &mut Arena, _: &[PackedWeights], io: &StepIo<'_>) {
+        cpu::run(self, context, arena, io);
+    }
+}

@@ -1,0 +1,370 @@
+//! Running a model: working memory, and the way from pictures to results.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ferroyolo_kernels::{Arena, clear_halo, load_planar};
+
+use crate::error::{Error, Result};
+use crate::graph::Plan;
+use crate::image::{Image, InputSpec, Letterbox, LetterboxScratch, Placement};
+use crate::model::{Head, Inner};
+use crate::network::{Branches, PlanKey};
+use crate::results::{Boxes, Results, Speed};
+use crate::tasks::detect::{Decoder, Filter, Scratch};
+use crate::tasks::nms::{Candidate, NmsOptions, nms};
+use crate::tensor::{Tensor, TensorView};
+
+/// Pictures that one batch may hold.
+const MAX_BATCH: usize = 4096;
+
+/// Largest side of the input in pixels.
+const MAX_SIDE: usize = 16_384;
+
+/// What counts as a detection, and how pictures are fitted to the network.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PredictOptions {
+    /// Input size `[height, width]` in pixels; the checkpoint's own if absent.
+    pub imgsz: Option<[usize; 2]>,
+    /// Scores have to be larger than this, 0 to 1.
+    pub conf: f32,
+    /// Of two boxes that overlap more than this (intersection over union, 0 to 1), the one with the lower score goes.
+    pub iou: f32,
+    /// Detections per picture at most.
+    pub max_det: usize,
+    /// Class indices to report; all if absent.
+    pub classes: Option<Vec<usize>>,
+    /// Let boxes of different classes suppress each other.
+    pub agnostic_nms: bool,
+    /// Pad the input only up to the next multiple of the stride, if all pictures of a batch have the same size.
+    pub rect: bool,
+    /// Which branch of the head to use.
+    pub head: Head,
+    /// Report every class of a box that passes `conf`, not only the best one, as COCO's evaluation does.
+    pub multi_label: bool,
+}
+
+impl Default for PredictOptions {
+    fn default() -> Self {
+        Self {
+            imgsz: None,
+            conf: 0.25,
+            iou: 0.7,
+            max_det: 300,
+            classes: None,
+            agnostic_nms: false,
+            rect: true,
+            head: Head::Auto,
+            multi_label: false,
+        }
+    }
+}
+
+/// Raw outputs of a network, valid until the session's next run.
+#[derive(Clone, Copy, Debug)]
+pub struct Outputs<'a> {
+    raw: &'a RawOutputs,
+}
+
+impl<'a> Outputs<'a> {
+    /// `[N, 4 + classes, anchors]`: center x, center y, width and height in pixels of the input, then the scores.
+    ///
+    /// Absent if only another head was run.
+    #[must_use]
+    pub fn output0(&self) -> Option<TensorView<'a>> {
+        self.raw.output0.view()
+    }
+
+    /// `[N, boxes, 6]`: corners in pixels of the input, score, class; rows by falling score. Only of a one-to-one
+    /// head.
+    #[must_use]
+    pub fn one2one(&self) -> Option<TensorView<'a>> {
+        self.raw.one2one.view()
+    }
+}
+
+/// Everything of a session that is not shared.
+#[derive(Debug, Default)]
+pub(crate) struct SessionState {
+    plan: Option<(PlanKey, Arc<Plan>)>,
+    arena: Option<Arena>,
+    raw: RawOutputs,
+    scratch: Scratch,
+    letterbox: LetterboxScratch,
+    candidates: Vec<Candidate>,
+}
+
+#[derive(Debug, Default)]
+struct RawOutputs {
+    output0: RawOutput,
+    one2one: RawOutput,
+}
+
+/// An output tensor that keeps its memory from run to run. Without extents it was not computed.
+#[derive(Debug, Default)]
+struct RawOutput {
+    shape: Vec<usize>,
+    data: Vec<f32>,
+}
+
+impl RawOutput {
+    fn view(&self) -> Option<TensorView<'_>> {
+        (!self.shape.is_empty()).then_some(TensorView { shape: &self.shape, data: &self.data })
+    }
+
+    fn reset(&mut self, shape: Option<[usize; 3]>) {
+        self.shape.clear();
+        let len = shape.map_or(0, |shape| {
+            self.shape.extend(shape);
+            shape.iter().product()
+        });
+        self.data.resize(len, 0.0);
+    }
+}
+
+/// Working memory for runs of one model, one at a time.
+///
+/// The memory fits the last input shape and is reused; a run on the same shape allocates no tensors. Sessions of one
+/// model share its weights. A session may move between threads but serves one at a time, which `&mut self` says.
+#[derive(Debug)]
+pub struct Session {
+    model: Arc<Inner>,
+    state: SessionState,
+}
+
+impl Session {
+    pub(crate) fn new(model: Arc<Inner>, state: SessionState) -> Self {
+        Self { model, state }
+    }
+
+    pub(crate) fn into_state(self) -> SessionState {
+        self.state
+    }
+
+    /// Bytes of the arena that holds all activations; zero before the first run.
+    #[must_use]
+    pub fn arena_bytes(&self) -> usize {
+        self.state.arena.as_ref().map_or(0, |arena| arena.len() * size_of::<f32>())
+    }
+
+    /// Runs the network, with all heads it has, on `images`: `[N, 3, H, W]`, RGB from 0 to 1.
+    ///
+    /// Errors with `ErrorKind::Shape` unless H and W are multiples of the coarsest stride, with `ErrorKind::Argument`
+    /// if a value is not finite, and with `ErrorKind::Limit` if the input is too large.
+    pub fn run(&mut self, images: &Tensor) -> Result<Outputs<'_>> {
+        let has_one2one = self.model.network.head().one2one.is_some();
+        self.run_branches(images, Branches { one2many: true, one2one: has_one2one })
+    }
+
+    /// As [`Session::run`], with one head only.
+    ///
+    /// Errors with `ErrorKind::Unsupported` if the checkpoint does not have that head.
+    pub fn run_head(&mut self, images: &Tensor, head: Head) -> Result<Outputs<'_>> {
+        let branches = self.branches(head)?;
+        self.run_branches(images, branches)
+    }
+
+    fn run_branches(&mut self, images: &Tensor, branches: Branches) -> Result<Outputs<'_>> {
+        let &[n, 3, h, w] = images.shape() else {
+            return Err(Error::shape("images", format!("got {:?}, expected [N, 3, H, W]", images.shape())));
+        };
+        if let Some(at) = images.data().iter().position(|value| !value.is_finite()) {
+            return Err(Error::argument("images", format!("holds {} at element {at}", images.data()[at])));
+        }
+        let plan = self.prepare(([n, h, w], branches))?;
+        let Self { model, state } = self;
+        let arena = state.arena.as_mut().ok_or_else(no_arena)?;
+        let context = model.network.cpu().context();
+        clear_halo(context, arena, plan.input);
+        for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
+            load_planar(context, arena, planes, 1.0, plan.input, image);
+        }
+        model.network.run(&plan, arena);
+        decode_raw(model, &plan, arena, n, &mut state.scratch, &mut state.raw);
+        Ok(Outputs { raw: &state.raw })
+    }
+
+    /// Finds the objects in a batch of pictures; one result per picture, in order.
+    ///
+    /// Pictures of different sizes are fitted to the full input size, those of one size to the smallest rectangle
+    /// that holds them, if `options.rect` says so.
+    pub fn predict(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
+        let Some(first) = images.first() else { return Ok(Vec::new()) };
+        self.check(options)?;
+        let branches = self.branches(options.head)?;
+        let start = Instant::now();
+
+        let imgsz = options.imgsz.unwrap_or(self.model.imgsz);
+        let same_size = images.iter().all(|image| image.shape() == first.shape());
+        let (placement, stride) = (self.model.placement, self.stride());
+        let letterbox = |image: &&Image| {
+            // Networks that put the picture in the corner were trained on the full square.
+            if options.rect && same_size && placement == Placement::Center {
+                Letterbox::rect(image.shape(), imgsz, placement, stride)
+            } else {
+                Letterbox::new(image.shape(), imgsz, placement)
+            }
+        };
+        let letterboxes = images.iter().map(letterbox).collect::<Result<Vec<_>>>()?;
+        let [h, w] = letterboxes[0].net_hw();
+        let plan = self.prepare(([images.len(), h, w], branches))?;
+
+        let Self { model, state } = self;
+        let SessionState { arena, scratch, letterbox: letterbox_scratch, candidates, .. } = state;
+        let arena = arena.as_mut().ok_or_else(no_arena)?;
+        let context = model.network.cpu().context();
+        clear_halo(context, arena, plan.input);
+        let spec = InputSpec { pad_value: model.pad_value, ..InputSpec::default() };
+        for (idx, (image, letterbox)) in images.iter().zip(&letterboxes).enumerate() {
+            let rows = &mut arena.as_mut_slice()[plan.input.index(idx, 0, 0)..];
+            letterbox.write(image, &spec, rows, plan.input.row_stride, letterbox_scratch)?;
+        }
+        let preprocessed = Instant::now();
+        model.network.run(&plan, arena);
+        let inferred = Instant::now();
+
+        let head = model.network.head();
+        let branch = if branches.one2one { head.one2one.as_ref() } else { Some(&head.one2many) };
+        let decoder = branch.and_then(|branch| Decoder::new(head, branch, &plan)).ok_or_else(not_planned)?;
+        let mut all_boxes = Vec::with_capacity(images.len());
+        for (idx, letterbox) in letterboxes.iter().enumerate() {
+            candidates.clear();
+            let mut boxes = Boxes::new(letterbox.image_hw());
+            let filter = Filter {
+                conf: options.conf,
+                classes: options.classes.as_deref(),
+                multi_label: options.multi_label,
+            };
+            if branches.one2one {
+                decoder.top_k(context, arena, idx, scratch, |_, found| {
+                    if filter.passes(&found) && candidates.len() < options.max_det {
+                        candidates.push(found);
+                    }
+                });
+                candidates.iter().for_each(|found| push_box(&mut boxes, found, letterbox));
+            } else {
+                decoder.candidates(context, arena, idx, &filter, scratch, candidates);
+                let nms_options = NmsOptions {
+                    iou: options.iou,
+                    max_det: options.max_det,
+                    agnostic: options.agnostic_nms,
+                    ..NmsOptions::default()
+                };
+                for kept in nms(candidates, &nms_options) {
+                    push_box(&mut boxes, &candidates[kept], letterbox);
+                }
+            }
+            all_boxes.push(boxes);
+        }
+        let per_image = |duration: Duration| duration.as_secs_f64() * 1e3 / images.len() as f64;
+        let speed = Speed {
+            preprocess_ms: per_image(preprocessed - start),
+            inference_ms: per_image(inferred - preprocessed),
+            postprocess_ms: per_image(inferred.elapsed()),
+        };
+        let result = |(image, boxes): (&&Image, Boxes)| {
+            Results::detect(Arc::clone(&model.names), image.shape(), boxes).with_speed(speed)
+        };
+        Ok(images.iter().zip(all_boxes).map(result).collect())
+    }
+
+    fn stride(&self) -> usize {
+        self.model.network.head().strides.iter().copied().max().unwrap_or(1)
+    }
+
+    fn branches(&self, head: Head) -> Result<Branches> {
+        let has_one2one = self.model.network.head().one2one.is_some();
+        match head {
+            Head::Auto | Head::OneToMany => Ok(Branches { one2many: true, one2one: false }),
+            Head::OneToOne if has_one2one => Ok(Branches { one2many: false, one2one: true }),
+            Head::OneToOne => Err(Error::unsupported("head", "this checkpoint has no one-to-one head")),
+        }
+    }
+
+    /// Makes plan and arena fit the input of `key`.
+    fn prepare(&mut self, key: PlanKey) -> Result<Arc<Plan>> {
+        if let (Some((known, plan)), Some(_)) = (&self.state.plan, &self.state.arena)
+            && *known == key
+        {
+            return Ok(Arc::clone(plan));
+        }
+        let ([n, h, w], _) = key;
+        if !(1..=MAX_BATCH).contains(&n) {
+            return Err(Error::argument("batch", format!("got {n} pictures, expected 1 to {MAX_BATCH}")));
+        }
+        let stride = self.stride();
+        for side in [h, w] {
+            if side == 0 || side > MAX_SIDE || side % stride != 0 {
+                return Err(Error::shape(
+                    "input",
+                    format!("got {h}x{w}, expected sides that are multiples of {stride} up to {MAX_SIDE} pixels"),
+                ));
+            }
+        }
+        let plan = self.model.network.plan(key)?;
+        if self.state.arena.as_ref().is_none_or(|arena| arena.len() < plan.arena_len) {
+            // The old one goes first, so that both never take memory together.
+            self.state.arena = None;
+            self.state.arena = Some(self.model.network.cpu().arena(plan.arena_len)?);
+        }
+        self.state.plan = Some((key, Arc::clone(&plan)));
+        Ok(plan)
+    }
+
+    fn check(&self, options: &PredictOptions) -> Result<()> {
+        for (name, value) in [("conf", options.conf), ("iou", options.iou)] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::argument(name, format!("got {value}, expected 0 to 1")));
+            }
+        }
+        let n_classes = self.model.names.len();
+        if let Some(class) = options.classes.iter().flatten().find(|class| **class >= n_classes) {
+            return Err(Error::argument("classes", format!("got {class}, the model has classes 0 to {}", n_classes - 1)));
+        }
+        Ok(())
+    }
+}
+
+/// Writes the raw outputs of all branches that the plan computes.
+fn decode_raw(
+    model: &Inner,
+    plan: &Plan,
+    arena: &Arena,
+    n: usize,
+    scratch: &mut Scratch,
+    raw: &mut RawOutputs,
+) {
+    let context = model.network.cpu().context();
+    let head = model.network.head();
+    let one2many = Decoder::new(head, &head.one2many, plan);
+    raw.output0.reset(one2many.as_ref().map(|decoder| [n, 4 + head.n_classes, decoder.n_anchors()]));
+    if let Some(decoder) = one2many {
+        let len = (4 + head.n_classes) * decoder.n_anchors();
+        for (image, out) in raw.output0.data.chunks_exact_mut(len).enumerate() {
+            decoder.write_raw(context, arena, image, out);
+        }
+    }
+    let one2one = head.one2one.as_ref().and_then(|branch| Decoder::new(head, branch, plan));
+    raw.one2one.reset(one2one.as_ref().map(|decoder| [n, decoder.k(), 6]));
+    if let Some(decoder) = one2one {
+        for (image, out) in raw.one2one.data.chunks_exact_mut(6 * decoder.k()).enumerate() {
+            decoder.top_k(context, arena, image, scratch, |row, found| {
+                let [x1, y1, x2, y2] = found.xyxy;
+                out[6 * row..][..6].copy_from_slice(&[x1, y1, x2, y2, found.score, found.class as f32]);
+            });
+        }
+    }
+}
+
+/// Adds a detection, mapped back to its picture.
+fn push_box(boxes: &mut Boxes, found: &Candidate, letterbox: &Letterbox) {
+    boxes.push(letterbox.map_box(found.xyxy), found.score, found.class as usize);
+}
+
+fn no_arena() -> Error {
+    Error::limit("arena", "was not allocated")
+}
+
+fn not_planned() -> Error {
+    Error::unsupported("head", "the plan does not compute this head")
+}

@@ -1,0 +1,302 @@
+//! Decoding of detection heads.
+
+use ferroyolo_kernels::{Activation, Arena, Context, View, dfl, dfl_planar, max_over_channels, sigmoid, store_planar};
+
+use super::nms::Candidate;
+use crate::graph::{Plan, ValueId};
+use crate::modules::{Branch, DetectHead, Level, Regression};
+
+/// Slack on a threshold that is compared before the sigmoid, so that rounding there can't drop a box.
+const LOGIT_SLACK: f32 = 1e-3;
+
+/// What a box has to reach to become a candidate.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Filter<'a> {
+    /// Scores have to be larger than this.
+    pub conf: f32,
+    /// Class indices to keep; all if absent.
+    pub classes: Option<&'a [usize]>,
+    /// Every class that passes, instead of the best one only.
+    pub multi_label: bool,
+}
+
+impl Filter<'_> {
+    /// Whether a finished detection is reported.
+    pub(crate) fn passes(&self, found: &Candidate) -> bool {
+        found.score > self.conf && self.keeps(found.class as usize) && found.xyxy.iter().all(|edge| edge.is_finite())
+    }
+
+    fn keeps(&self, class: usize) -> bool {
+        self.classes.is_none_or(|classes| classes.contains(&class))
+    }
+}
+
+/// Working memory of the decoder, kept from picture to picture.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    /// Largest class logit of each anchor.
+    best: Vec<f32>,
+    /// Anchors, or anchor and class pairs, in the course of being ranked.
+    ranked: Vec<(f32, u32)>,
+    pairs: Vec<(f32, u32)>,
+}
+
+/// One branch of a head on one plan: where its outputs lie.
+pub(crate) struct Decoder<'a> {
+    head: &'a DetectHead,
+    levels: Vec<LevelViews>,
+    n_anchors: usize,
+}
+
+/// The outputs of one level in the arena.
+struct LevelViews {
+    boxes: View,
+    classes: View,
+    objectness: Option<View>,
+    stride: f32,
+    first_anchor: usize,
+}
+
+impl<'a> Decoder<'a> {
+    /// The decoder of `branch`, or `None` if the plan does not compute it.
+    pub(crate) fn new(head: &'a DetectHead, branch: &Branch, plan: &Plan) -> Option<Self> {
+        let view = |value: ValueId| plan.views[value.0];
+        let mut levels = Vec::with_capacity(branch.levels.len());
+        let mut n_anchors = 0;
+        for (&Level { boxes, classes, objectness }, &stride) in branch.levels.iter().zip(&head.strides) {
+            let boxes = view(boxes)?;
+            let objectness = match objectness {
+                Some(value) => Some(view(value)?),
+                None => None,
+            };
+            let (classes, stride) = (view(classes)?, stride as f32);
+            levels.push(LevelViews { boxes, classes, objectness, stride, first_anchor: n_anchors });
+            n_anchors += boxes.pixels();
+        }
+        Some(Self { head, levels, n_anchors })
+    }
+
+    /// Cells of all levels.
+    pub(crate) fn n_anchors(&self) -> usize {
+        self.n_anchors
+    }
+
+    /// Writes one image's `[4 + n_classes, anchors]`: center x, center y, width, height in pixels of the input, then
+    /// the score of each class.
+    pub(crate) fn write_raw(&self, context: Context<'_>, arena: &Arena, image: usize, out: &mut [f32]) {
+        let anchors = self.n_anchors;
+        let (boxes_out, scores_out) = out.split_at_mut(4 * anchors);
+        for level in &self.levels {
+            let first = level.first_anchor;
+            store_planar(context, arena, level.classes, image, scores_out, anchors, first, Activation::Sigmoid);
+            match self.head.regression {
+                Regression::Distances { reg_max: 1 } | Regression::CenterSize => {
+                    store_planar(context, arena, level.boxes, image, boxes_out, anchors, first, Activation::None);
+                }
+                Regression::Distances { reg_max } => {
+                    dfl_planar(context, arena, level.boxes, image, reg_max, boxes_out, anchors, first);
+                }
+            }
+            let cells = first..first + level.boxes.pixels();
+            if let Some(objectness) = level.objectness {
+                let data = arena.as_slice();
+                for (cell, anchor) in cells.clone().enumerate() {
+                    let w = objectness.w;
+                    let score = sigmoid(data[objectness.index(image, cell / w, cell % w)]);
+                    for row in scores_out.chunks_exact_mut(anchors) {
+                        row[anchor] *= score;
+                    }
+                }
+            }
+            let (rows01, rows23) = boxes_out.split_at_mut(2 * anchors);
+            let (row0, row1) = rows01.split_at_mut(anchors);
+            let (row2, row3) = rows23.split_at_mut(anchors);
+            let rows = [row0, row1, row2, row3].map(|row| &mut row[cells.clone()]);
+            level.boxes_to_pixels(self.head.regression, rows);
+        }
+    }
+
+    /// Collects one image's boxes that pass the filter, as corners in pixels of the input.
+    pub(crate) fn candidates(
+        &self,
+        context: Context<'_>,
+        arena: &Arena,
+        image: usize,
+        filter: &Filter<'_>,
+        scratch: &mut Scratch,
+        candidates: &mut Vec<Candidate>,
+    ) {
+        let threshold = logit(filter.conf) - LOGIT_SLACK;
+        self.best_logits(context, arena, image, &mut scratch.best);
+        for level in &self.levels {
+            for cell in 0..level.boxes.pixels() {
+                let anchor = level.first_anchor + cell;
+                if scratch.best[anchor] <= threshold {
+                    continue;
+                }
+                let objectness = level.objectness(arena, image, cell);
+                let logits = level.logits(arena, image, cell);
+                let mut xyxy = None;
+                let mut push = |class: usize, score: f32| {
+                    if score > filter.conf && filter.keeps(class) {
+                        let xyxy = *xyxy.get_or_insert_with(|| self.corners(context, arena, level, image, cell));
+                        candidates.push(Candidate { xyxy, score, class: class as u32, anchor: anchor as u32 });
+                    }
+                };
+                if filter.multi_label {
+                    for (class, &logit) in logits.iter().enumerate().filter(|(_, logit)| **logit > threshold) {
+                        push(class, sigmoid(logit) * objectness);
+                    }
+                } else if let Some(class) = logits.iter().position(|&logit| logit == scratch.best[anchor]) {
+                    push(class, sigmoid(logits[class]) * objectness);
+                }
+            }
+        }
+    }
+
+    /// The best `k` boxes of a one-to-one branch by falling score: corners in pixels of the input, score and class.
+    ///
+    /// First the `k` anchors with the best class are taken, then the best `k` of all their classes, so one anchor can
+    /// appear for several.
+    pub(crate) fn top_k(
+        &self,
+        context: Context<'_>,
+        arena: &Arena,
+        image: usize,
+        scratch: &mut Scratch,
+        mut emit: impl FnMut(usize, Candidate),
+    ) {
+        let k = self.k();
+        let Scratch { best, ranked, pairs } = scratch;
+        self.best_logits(context, arena, image, best);
+        ranked.clear();
+        ranked.extend(best.iter().zip(0..).map(|(&logit, anchor)| (logit, anchor)));
+        keep_largest(ranked, k);
+        let n_classes = self.head.n_classes;
+        pairs.clear();
+        for (position, &(_, anchor)) in ranked.iter().enumerate() {
+            let (level, cell) = self.locate(anchor as usize);
+            let logits = level.logits(arena, image, cell);
+            pairs.extend(logits.iter().zip(0..).map(|(&logit, class)| (logit, (position * n_classes) as u32 + class)));
+        }
+        keep_largest(pairs, k);
+        for (row, &(logit, pair)) in pairs.iter().enumerate() {
+            let anchor = ranked[pair as usize / n_classes].1;
+            let (level, cell) = self.locate(anchor as usize);
+            let xyxy = self.corners(context, arena, level, image, cell);
+            let score = sigmoid(logit) * level.objectness(arena, image, cell);
+            emit(row, Candidate { xyxy, score, class: pair % n_classes as u32, anchor });
+        }
+    }
+
+    /// Boxes that [`Decoder::top_k`] gives.
+    pub(crate) fn k(&self) -> usize {
+        self.head.max_det.min(self.n_anchors)
+    }
+
+    fn best_logits(&self, context: Context<'_>, arena: &Arena, image: usize, best: &mut Vec<f32>) {
+        best.resize(self.n_anchors, f32::NEG_INFINITY);
+        for level in &self.levels {
+            let out = &mut best[level.first_anchor..][..level.classes.pixels()];
+            max_over_channels(context, arena, level.classes, image, out);
+        }
+    }
+
+    fn locate(&self, anchor: usize) -> (&LevelViews, usize) {
+        let level = self.levels.partition_point(|level| level.first_anchor <= anchor) - 1;
+        (&self.levels[level], anchor - self.levels[level].first_anchor)
+    }
+
+    /// The corners of one cell's box, in pixels of the input.
+    fn corners(&self, context: Context<'_>, arena: &Arena, level: &LevelViews, image: usize, cell: usize) -> [f32; 4] {
+        let raw = pixel(arena, &level.boxes, image, cell);
+        let (x, y) = ((cell % level.boxes.w) as f32, (cell / level.boxes.w) as f32);
+        match self.head.regression {
+            Regression::Distances { reg_max } => {
+                let [l, t, r, b] = if reg_max == 1 { [raw[0], raw[1], raw[2], raw[3]] } else { dfl(context, raw, reg_max) };
+                let (x, y) = (x + 0.5, y + 0.5);
+                [x - l, y - t, x + r, y + b].map(|edge| edge * level.stride)
+            }
+            Regression::CenterSize => {
+                let (cx, cy) = ((raw[0] + x) * level.stride, (raw[1] + y) * level.stride);
+                let (w, h) = (raw[2].exp() * level.stride, raw[3].exp() * level.stride);
+                [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
+            }
+        }
+    }
+}
+
+impl LevelViews {
+    fn logits<'a>(&self, arena: &'a Arena, image: usize, cell: usize) -> &'a [f32] {
+        pixel(arena, &self.classes, image, cell)
+    }
+
+    /// The objectness score of a cell; one for heads that have none.
+    fn objectness(&self, arena: &Arena, image: usize, cell: usize) -> f32 {
+        self.objectness.map_or(1.0, |view| sigmoid(pixel(arena, &view, image, cell)[0]))
+    }
+
+    /// Turns rows of regression values into rows of center x, center y, width and height in pixels.
+    fn boxes_to_pixels(&self, regression: Regression, [row0, row1, row2, row3]: [&mut [f32]; 4]) {
+        let (w, stride) = (self.boxes.w, self.stride);
+        for cell in 0..row0.len() {
+            let (x, y) = ((cell % w) as f32, (cell / w) as f32);
+            let values = [row0[cell], row1[cell], row2[cell], row3[cell]];
+            let [cx, cy, bw, bh] = match regression {
+                Regression::Distances { .. } => {
+                    let [l, t, r, b] = values;
+                    [x + 0.5 + (r - l) / 2.0, y + 0.5 + (b - t) / 2.0, l + r, t + b]
+                }
+                Regression::CenterSize => [values[0] + x, values[1] + y, values[2].exp(), values[3].exp()],
+            };
+            (row0[cell], row1[cell]) = (cx * stride, cy * stride);
+            (row2[cell], row3[cell]) = (bw * stride, bh * stride);
+        }
+    }
+}
+
+/// All channels of one pixel.
+fn pixel<'a>(arena: &'a Arena, view: &View, image: usize, cell: usize) -> &'a [f32] {
+    &arena.as_slice()[view.index(image, cell / view.w, cell % view.w)..][..view.c]
+}
+
+/// The logit whose sigmoid is `score`.
+fn logit(score: f32) -> f32 {
+    (score / (1.0 - score)).ln()
+}
+
+/// Keeps the `k` largest, sorted by falling value, equal ones by index. NaN counts as smallest.
+fn keep_largest(items: &mut Vec<(f32, u32)>, k: usize) {
+    let by_value = |a: &(f32, u32), b: &(f32, u32)| {
+        let number = |value: f32| if value.is_nan() { f32::NEG_INFINITY } else { value };
+        number(b.0).total_cmp(&number(a.0)).then(a.1.cmp(&b.1))
+    };
+    if k < items.len() {
+        items.select_nth_unstable_by(k, by_value);
+        items.truncate(k);
+    }
+    items.sort_unstable_by(by_value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn largest_come_first_and_nan_last() {
+        let mut items = vec![(1.0, 0), (f32::NAN, 1), (3.0, 2), (3.0, 3), (2.0, 4)];
+        keep_largest(&mut items, 3);
+        assert_eq!(items, [(3.0, 2), (3.0, 3), (2.0, 4)]);
+        keep_largest(&mut items, 9);
+        assert_eq!(items.len(), 3);
+    }
+
+    #[test]
+    fn logit_inverts_the_sigmoid() {
+        for score in [0.001, 0.25, 0.5, 0.9] {
+            assert!((sigmoid(logit(score)) - score).abs() < 1e-6, "{score}");
+        }
+        assert_eq!(logit(0.0), f32::NEG_INFINITY);
+        assert_eq!(logit(1.0), f32::INFINITY);
+    }
+}

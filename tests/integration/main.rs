@@ -1,0 +1,6 @@
+//! Tests that need more than one crate.
+
+mod agreement;
+mod bad_models;
+mod repeatability;
+mod tidy;

@@ -1,0 +1,317 @@
+//! Turns a module tree into the document's modules and the tensors that inference needs.
+
+use std::collections::HashSet;
+
+use crate::convert::Dtype;
+use crate::document::Module;
+use crate::error::{Error, Result};
+use crate::fold::{self, Affine, Branch};
+use crate::torch::{ScalarType, TensorRef, TreeModule};
+use crate::write::{Data, OutTensor, convert};
+
+/// Collects tensors while modules are turned into the document's.
+pub(crate) struct Emitter<'a> {
+    file: &'a [u8],
+    dtype: Dtype,
+    tensors: Vec<OutTensor>,
+    names: HashSet<String>,
+    /// Bytes of the checkpoint's tensors taken so far; a tensor may be named twice, but not without end.
+    taken: usize,
+}
+
+impl<'a> Emitter<'a> {
+    pub(crate) fn new(file: &'a [u8], dtype: Dtype) -> Self {
+        Self { file, dtype, tensors: Vec::new(), names: HashSet::new(), taken: 0 }
+    }
+
+    pub(crate) fn into_tensors(self) -> Vec<OutTensor> {
+        self.tensors
+    }
+
+    /// Adds the tensors of the module at `path` and returns its description.
+    pub(crate) fn emit(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
+        match module.class.as_str() {
+            "Conv2d" | "ConvTranspose2d" | "Linear" => return self.emit_plain(path, module),
+            "RepConv" if module.child("conv1").is_some() => return self.emit_rep_conv(path, module),
+            "RepVGGDW" if module.child("conv1").is_some() => return self.emit_rep_vgg(path, module),
+            "BatchNorm1d" | "BatchNorm2d" | "SyncBatchNorm" => {
+                return Err(Error::unsupported(
+                    path,
+                    "batch norm does not follow a convolution it can be folded into",
+                ));
+            }
+            "DFL" => {
+                return Ok(Module {
+                    class: module.class.clone(),
+                    attrs: module.attrs.clone(),
+                    children: Vec::new(),
+                });
+            }
+            _ => {}
+        }
+        let mut out =
+            Module { class: module.class.clone(), attrs: module.attrs.clone(), children: Vec::new() };
+        let folded = folded_conv(module);
+        for (name, child) in &module.children {
+            let child_path = join(path, name);
+            if is_training_only(&module.class, name, child) || folded.is_some_and(|(_, _, bn)| bn == name) {
+                continue;
+            }
+            let child = match folded {
+                Some((conv, bn, bn_name)) if name == conv => {
+                    let n_out = n_out(child, &child_path)?;
+                    let bias = self.conv_bias(child, &child_path, n_out)?;
+                    let affine =
+                        fold::batch_norm(self.file, bn, &join(path, bn_name), n_out, bias.as_deref())?;
+                    self.kernel(&child_path, weight(child, &child_path)?)?;
+                    self.affine(&child_path, affine)?;
+                    leaf(child)
+                }
+                _ => self.emit(&child_path, child)?,
+            };
+            out.children.push((name.clone(), child));
+        }
+        for (name, tensor) in &module.tensors {
+            self.other(join(path, name), tensor)?;
+        }
+        Ok(out)
+    }
+
+    /// A convolution or linear layer that no batch norm follows.
+    fn emit_plain(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
+        let n_out = n_out(module, path)?;
+        self.kernel(path, weight(module, path)?)?;
+        if let Some(bias) = self.conv_bias(module, path, n_out)? {
+            self.push(OutTensor::f32(format!("{path}.bias"), vec![n_out], bias)?)?;
+        }
+        if let Some((name, _)) = module.tensors.iter().find(|(name, _)| name != "weight" && name != "bias") {
+            return Err(Error::unsupported(
+                format!("{path}.{name}"),
+                format!("not a tensor of a {}", module.class),
+            ));
+        }
+        Ok(leaf(module))
+    }
+
+    /// 3x3 + 1x1 convolutions, each with its batch norm, and perhaps a batch norm of the input.
+    fn emit_rep_conv(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
+        self.emit_sum(path, module, ["conv1", "conv2"], module.child("bn"))
+    }
+
+    /// 7x7 + 3x3 depthwise convolutions, each with its batch norm.
+    fn emit_rep_vgg(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
+        self.emit_sum(path, module, ["conv", "conv1"], None)
+    }
+
+    fn emit_sum(
+        &mut self,
+        path: &str,
+        module: &TreeModule,
+        names: [&str; 2],
+        identity: Option<&TreeModule>,
+    ) -> Result<Module> {
+        let mut branches = Vec::with_capacity(names.len());
+        let mut convs = Vec::with_capacity(names.len());
+        for name in names {
+            let branch_path = join(path, name);
+            let branch =
+                module.child(name).and_then(|branch| Some((branch.child("conv")?, branch.child("bn")?)));
+            let (conv, bn) = branch.ok_or_else(|| {
+                Error::unsupported(&*branch_path, "branch is not a convolution and a batch norm")
+            })?;
+            let conv_path = join(&branch_path, "conv");
+            let n_out = n_out(conv, &conv_path)?;
+            let bias = self.conv_bias(conv, &conv_path, n_out)?;
+            let affine = fold::batch_norm(self.file, bn, &join(&branch_path, "bn"), n_out, bias.as_deref())?;
+            let kernel = weight(conv, &conv_path)?;
+            self.take(&conv_path, kernel)?;
+            fold::check_finite(self.file, kernel, &format!("{conv_path}.weight"))?;
+            branches.push(Branch { kernel, affine });
+            convs.push(conv);
+        }
+        check_same_grid(path, convs[0], convs[1])?;
+        let n_out = branches[0].affine.scale.len();
+        let identity =
+            identity.map(|bn| fold::batch_norm(self.file, bn, &join(path, "bn"), n_out, None)).transpose()?;
+        let groups = convs[0].attrs.get("groups").and_then(serde_json::Value::as_u64).unwrap_or(1) as usize;
+        let (kernel, bias) = fold::sum_branches(self.file, path, &branches, identity.as_ref(), groups)?;
+
+        let conv_path = join(path, "conv");
+        let shape = branches[0].kernel.shape.clone();
+        self.push(OutTensor::f32(format!("{conv_path}.weight"), shape, kernel.into_iter().map(f64::from))?)?;
+        self.push(OutTensor::f32(format!("{conv_path}.bias"), vec![n_out], bias)?)?;
+        let mut out =
+            Module { class: module.class.clone(), attrs: module.attrs.clone(), children: Vec::new() };
+        out.children.push(("conv".to_owned(), leaf(convs[0])));
+        let act = match module.child("act") {
+            Some(act) => self.emit(&join(path, "act"), act)?,
+            None => Module::new("Identity", []),
+        };
+        out.children.push(("act".to_owned(), act));
+        Ok(out)
+    }
+
+    /// Adds `<path>.weight`, in the element type that was asked for.
+    pub(crate) fn kernel(&mut self, path: &str, tensor: &TensorRef) -> Result<()> {
+        let name = format!("{path}.weight");
+        let want = match self.dtype {
+            Dtype::F16 => ScalarType::F16,
+            Dtype::F32 => ScalarType::F32,
+            Dtype::Keep => kept(tensor.ty),
+        };
+        if !tensor.ty.is_float() {
+            return Err(Error::tensor(name, format!("kernel is of type {}", tensor.ty.name())));
+        }
+        self.add(name, tensor, want)
+    }
+
+    /// Adds `<path>.scale` and `<path>.bias`.
+    pub(crate) fn affine(&mut self, path: &str, affine: Affine) -> Result<()> {
+        let n = affine.scale.len();
+        self.push(OutTensor::f32(format!("{path}.scale"), vec![n], affine.scale)?)?;
+        self.push(OutTensor::f32(format!("{path}.bias"), vec![n], affine.bias)?)
+    }
+
+    /// Adds a tensor as it stands in the checkpoint.
+    fn other(&mut self, name: String, tensor: &TensorRef) -> Result<()> {
+        self.add(name, tensor, kept(tensor.ty))
+    }
+
+    fn add(&mut self, name: String, tensor: &TensorRef, want: ScalarType) -> Result<()> {
+        self.take(&name, tensor)?;
+        fold::check_finite(self.file, tensor, &name)?;
+        if want != tensor.ty {
+            check_range(self.file, tensor, want, &name)?;
+        }
+        let data = match tensor.contiguous() {
+            Some(range) => Data::File(range, tensor.ty),
+            None if want == tensor.ty => Data::Owned(tensor.bytes(self.file).into_owned()),
+            None => Data::Owned(convert(&tensor.bytes(self.file), tensor.ty, want)),
+        };
+        self.push(OutTensor { name, ty: want, shape: tensor.shape.clone(), data })
+    }
+
+    pub(crate) fn conv_bias(&mut self, conv: &TreeModule, path: &str, n: usize) -> Result<Option<Vec<f64>>> {
+        let place = format!("{path}.bias");
+        conv.tensor("bias").map(|bias| fold::channel_values(self.file, bias, &place, n)).transpose()
+    }
+
+    fn take(&mut self, place: &str, tensor: &TensorRef) -> Result<()> {
+        self.taken = self.taken.saturating_add(tensor.n_bytes());
+        if self.taken > 2 * self.file.len() {
+            return Err(Error::limit(place, "tensors name more than twice the bytes that the file has"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn push(&mut self, tensor: OutTensor) -> Result<()> {
+        if !self.names.insert(tensor.name.clone()) {
+            return Err(Error::corrupt(tensor.name, "tensor is there twice"));
+        }
+        self.tensors.push(tensor);
+        Ok(())
+    }
+}
+
+/// A module that is nothing but its attributes and its tensors.
+fn leaf(module: &TreeModule) -> Module {
+    Module { class: module.class.clone(), attrs: module.attrs.clone(), children: Vec::new() }
+}
+
+/// The convolution of a module, by name, with the batch norm behind it and that one's name.
+fn folded_conv(module: &TreeModule) -> Option<(&'static str, &TreeModule, &'static str)> {
+    let bn = module.child("bn").filter(|bn| matches!(bn.class.as_str(), "BatchNorm2d" | "SyncBatchNorm"))?;
+    let name = ["conv", "conv_transpose"].into_iter().find(|name| {
+        module.child(name).is_some_and(|conv| matches!(conv.class.as_str(), "Conv2d" | "ConvTranspose2d"))
+    })?;
+    Some((name, bn, "bn"))
+}
+
+/// Parts that only the loss looks at.
+fn is_training_only(class: &str, name: &str, child: &TreeModule) -> bool {
+    child.class == "RealNVP"
+        || name.ends_with("cv4_sigma")
+        || (class == "Proto26" && name == "semseg")
+        || (class == "SemanticSegment" && name == "aux_head")
+}
+
+fn weight<'a>(conv: &'a TreeModule, path: &str) -> Result<&'a TensorRef> {
+    conv.tensor("weight")
+        .ok_or_else(|| Error::tensor(format!("{path}.weight"), format!("{} has no weight", conv.class)))
+}
+
+/// The number of output channels, which attributes and kernel have to agree on.
+fn n_out(conv: &TreeModule, path: &str) -> Result<usize> {
+    let shape = &weight(conv, path)?.shape;
+    let place = || format!("{path}.weight");
+    let attr = |name: &str| conv.attrs.get(name).and_then(serde_json::Value::as_u64).map(|n| n as usize);
+    let malformed = |key: &str| Error::corrupt(path, format!("{} has no {key}", conv.class));
+    if conv.class == "Linear" {
+        let (n_out, n_in) = (
+            attr("out_features").ok_or_else(|| malformed("out_features"))?,
+            attr("in_features").ok_or_else(|| malformed("in_features"))?,
+        );
+        return match shape.as_slice() == [n_out, n_in] {
+            true => Ok(n_out),
+            false => Err(Error::tensor(place(), format!("shape is {shape:?}, expected [{n_out}, {n_in}]"))),
+        };
+    }
+    let n_out = attr("out_channels").ok_or_else(|| malformed("out_channels"))?;
+    let n_in = attr("in_channels").ok_or_else(|| malformed("in_channels"))?;
+    let groups = attr("groups").filter(|&groups| groups > 0).ok_or_else(|| malformed("groups"))?;
+    let (first, second) = if conv.class == "ConvTranspose2d" { (n_in, n_out) } else { (n_out, n_in) };
+    let fits = shape.len() == 4 && shape[0] == first && shape[1].checked_mul(groups) == Some(second);
+    if !fits || shape.contains(&0) {
+        let message = format!("shape is {shape:?}, expected [{first}, {second} / {groups}, height, width]");
+        return Err(Error::tensor(place(), message));
+    }
+    Ok(n_out)
+}
+
+/// Parallel convolutions can be added only if their outputs lie on the same grid.
+fn check_same_grid(path: &str, a: &TreeModule, b: &TreeModule) -> Result<()> {
+    let pair = |conv: &TreeModule, key: &str| -> Option<[i64; 2]> {
+        match conv.attrs.get(key)?.as_array()?.as_slice() {
+            [h, w] => Some([h.as_i64()?, w.as_i64()?]),
+            _ => None,
+        }
+    };
+    let same = ["stride", "dilation", "groups"].iter().all(|key| a.attrs.get(*key) == b.attrs.get(*key));
+    let centred = pair(a, "dilation") == Some([1, 1])
+        && (0..2).all(|axis| {
+            let offset =
+                |conv| Some(2 * pair(conv, "padding")?[axis] - (pair(conv, "kernel_size")?[axis] - 1));
+            offset(a).is_some() && offset(a) == offset(b)
+        });
+    if same && centred {
+        Ok(())
+    } else {
+        Err(Error::unsupported(path, "branches do not lie on the same grid"))
+    }
+}
+
+fn kept(ty: ScalarType) -> ScalarType {
+    if ty == ScalarType::F64 { ScalarType::F32 } else { ty }
+}
+
+/// Errors, naming the element, if a value is infinite as `want`.
+fn check_range(file: &[u8], tensor: &TensorRef, want: ScalarType, name: &str) -> Result<()> {
+    let bytes = tensor.bytes(file);
+    match tensor.ty.values(&bytes).enumerate().find(|(_, value)| overflows(*value, want)) {
+        Some((idx, value)) => {
+            Err(Error::tensor(name, format!("element {idx} is {value}, which does not fit {}", want.name())))
+        }
+        None => Ok(()),
+    }
+}
+
+fn overflows(value: f64, want: ScalarType) -> bool {
+    match want {
+        ScalarType::F16 => half::f16::from_f64(value).is_infinite(),
+        _ => (value as f32).is_infinite(),
+    }
+}
+
+pub(crate) fn join(path: &str, name: &str) -> String {
+    format!("{path}.{name}")
+}

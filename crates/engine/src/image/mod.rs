@@ -3,7 +3,7 @@
 mod codec;
 mod letterbox;
 mod resize;
-mod source;
+pub mod source;
 
 use std::fmt;
 use std::path::Path;
@@ -12,7 +12,6 @@ use crate::error::{Error, Result};
 
 pub use codec::DecodeLimits;
 pub use letterbox::{Color, InputSpec, Letterbox, LetterboxScratch, Placement};
-pub use source::{PathLines, Paths, expand, is_picture_path, read_lines};
 
 /// A picture of 8-bit RGB pixels, at least one pixel wide and high.
 #[derive(Clone, PartialEq, Eq)]

@@ -39,16 +39,16 @@ impl Checkpoint {
     /// Nothing of it is executed. Errors name the file and the entry, opcode, global or tensor in it.
     pub fn open(path: &Path) -> Result<Self> {
         let shown = path.display().to_string();
-        Self::read(&shown, read_file(path).map_err(|error| error.in_file(&shown))?)
+        let bytes = read_file(path).map_err(|error| error.in_file(&shown))?;
+        Self::from_bytes(&shown, bytes)
     }
 
     /// The same for a file that is already in memory; `name` is what errors and the provenance call it.
     pub fn from_bytes(name: &str, bytes: Vec<u8>) -> Result<Self> {
-        Self::read(name, bytes)
+        Self::from_arc(name, Arc::new(bytes))
     }
 
-    fn read(name: &str, bytes: Vec<u8>) -> Result<Self> {
-        let bytes = Arc::new(bytes);
+    pub(crate) fn from_arc(name: &str, bytes: Arc<Vec<u8>>) -> Result<Self> {
         read_parts(&bytes)
             .map(|(archive, prefix, pickle)| Self { name: name.to_owned(), bytes, archive, prefix, pickle })
             .map_err(|error| error.in_file(name))

@@ -3,7 +3,8 @@
 //! A `.pt` file is a zip archive with a pickle in it, and a pickle is a program. [`Checkpoint`] reads both as inert
 //! data: every global has to stand on an exact allow-list, nothing is imported or called, and whatever is malformed,
 //! ambiguous or outsized is an error that names the thing. [`convert()`] turns what has been read into a safetensors
-//! file with the module tree in its metadata (see `docs/model-format.md`).
+//! file with the module tree in its metadata (see `docs/model-format.md`), and [`inspect()`] tells what a file holds
+//! and what loading it with Python would have called.
 //!
 //! ```no_run
 //! # fn main() -> ferroyolo_tools::Result<()> {
@@ -22,6 +23,7 @@ mod convert;
 pub mod document;
 mod error;
 mod fold;
+mod inspect;
 pub mod pickle;
 mod torch;
 mod write;
@@ -30,3 +32,4 @@ pub mod zip;
 pub use checkpoint::Checkpoint;
 pub use convert::{ConvertOptions, Converted, Dtype, Summary, convert};
 pub use error::{Error, ErrorKind, Result};
+pub use inspect::{ClassCount, EntryInfo, Inspection, TensorInfo, inspect};

@@ -53,6 +53,13 @@ impl Archive {
     ///
     /// Errors with `ErrorKind::Corrupt` or `ErrorKind::Refused`, naming the entry.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
+        let archive = Self::parse_unverified(bytes)?;
+        archive.verify(bytes)?;
+        Ok(archive)
+    }
+
+    /// Reads and checks everything but the checksums.
+    pub(crate) fn parse_unverified(bytes: &[u8]) -> Result<Self> {
         let directory = find_directory(bytes)?;
         let mut entries = read_directory(bytes, &directory)?;
         entries.sort_unstable_by_key(|entry| entry.local_offset);
@@ -63,14 +70,19 @@ impl Archive {
                 return Err(Error::corrupt(shown(bytes, &pair[0].name), "zip entry is there twice"));
             }
         }
-        for entry in &entries {
+        Ok(Self { entries })
+    }
+
+    /// Checks the checksums.
+    pub(crate) fn verify(&self, bytes: &[u8]) -> Result<()> {
+        for entry in &self.entries {
             let got = crc32fast::hash(&bytes[entry.data.clone()]);
             if got != entry.crc {
                 let message = format!("checksum is {got:08x}, the archive says {:08x}", entry.crc);
                 return Err(Error::corrupt(shown(bytes, &entry.name), message));
             }
         }
-        Ok(Self { entries })
+        Ok(())
     }
 
     /// The number of entries.

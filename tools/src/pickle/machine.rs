@@ -20,6 +20,14 @@ const MAX_INSTRUCTIONS: u64 = 1 << 26;
 /// Memory for values that any file may use, however small it is.
 const BUDGET_FLOOR: usize = 1 << 20;
 
+/// The opcodes that [`run`] accepts.
+const UNDERSTOOD: &[u8] = b"\x80\x95(.N\x88\x89)JKMG\x8aX\x8c]}\x8ft\x85\x86\x87ae\x90suqr\x94hjc\x93QR\x81b";
+
+/// Whether this opcode is accepted at all.
+pub(super) fn is_understood(code: u8) -> bool {
+    UNDERSTOOD.contains(&code)
+}
+
 /// No value of a pickle that fits into memory has this number.
 const NOT_SET: Id = Id(u32::MAX);
 

@@ -54,7 +54,8 @@ fn a_planned_run_allocates_no_tensor() {
     for threads in [1, 2] {
         let options = ModelOptions { threads: Some(threads), ..ModelOptions::default() };
         let model = load("demo.safetensors", &demo_bytes(), &options);
-        let images = Tensor::new(vec![2, 3, 320, 320], vec![0.5; 2 * 3 * 320 * 320]).expect("a shape that fits");
+        let images =
+            Tensor::new(vec![2, 3, 320, 320], vec![0.5; 2 * 3 * 320 * 320]).expect("a shape that fits");
         let mut session = model.session();
         session.run(&images).expect("the run that makes the plan");
         let before = LARGE.load(Ordering::Relaxed);
@@ -63,7 +64,8 @@ fn a_planned_run_allocates_no_tensor() {
         }
         assert_eq!(LARGE.load(Ordering::Relaxed) - before, 0, "allocations on {threads} threads");
         // The counter works: another shape needs a new plan and new outputs.
-        let images = Tensor::new(vec![3, 3, 320, 320], vec![0.5; 3 * 3 * 320 * 320]).expect("a shape that fits");
+        let images =
+            Tensor::new(vec![3, 3, 320, 320], vec![0.5; 3 * 3 * 320 * 320]).expect("a shape that fits");
         session.run(&images).expect("a run that needs a new plan");
         assert!(LARGE.load(Ordering::Relaxed) > before);
     }

@@ -39,7 +39,8 @@ pub fn shared(test: &str) -> Option<PathBuf> {
 /// The bytes of the model file made from a checkpoint. Panics with the reason if it can't be converted.
 #[must_use]
 pub fn convert(path: &Path) -> Vec<u8> {
-    let convert = || ferroyolo_tools::convert(&Checkpoint::open(path)?, &ConvertOptions::default())?.to_bytes();
+    let convert =
+        || ferroyolo_tools::convert(&Checkpoint::open(path)?, &ConvertOptions::default())?.to_bytes();
     convert().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

@@ -65,7 +65,7 @@ fn one_model_serves_many_threads() {
     let pictures: Vec<Image> = [40, 64, 100, 320].map(picture).into();
     let boxes = |model: &Model, picture: &Image| {
         let results = model.predict(picture, &options).expect("a prediction");
-        (results.boxes().xyxy().to_vec(), results.boxes().conf().to_vec())
+        (results.boxes.xyxy().to_vec(), results.boxes.conf().to_vec())
     };
     let serial: Vec<_> = pictures.iter().map(|picture| boxes(&model, picture)).collect();
     std::thread::scope(|scope| {

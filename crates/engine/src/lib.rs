@@ -9,10 +9,10 @@
 //! let model = Model::open("yolo11n.safetensors", &ModelOptions::default())?;
 //! let image = Image::open("bus.jpg")?;
 //! let results = model.predict(&image, &PredictOptions::default())?;
-//! for (xyxy, conf) in results.boxes().xyxy().iter().zip(results.boxes().conf()) {
+//! for (xyxy, conf) in results.boxes.xyxy().iter().zip(results.boxes.conf()) {
 //!     println!("{xyxy:?} {conf}");
 //! }
-//! results.plot(&image)?.save("bus-annotated.jpg")?;
+//! results.plot(&image).save("bus-annotated.jpg")?;
 //! # Ok::<(), ferroyolo::Error>(())
 //! ```
 //!
@@ -40,6 +40,7 @@ pub use error::{Error, ErrorKind, Result};
 pub use ferroyolo_kernels::Isa;
 pub use image::Image;
 pub use model::{Head, Model, ModelOptions};
-pub use results::Results;
+pub use network::StepInfo;
+pub use results::{Results, Task};
 pub use session::{Outputs, PredictOptions, Session};
 pub use tensor::{Tensor, TensorView};

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::image::{Image, Placement};
 use crate::modules;
 use crate::network::Network;
-use crate::results::Results;
+use crate::results::{Results, Task};
 use crate::session::{PredictOptions, Session, SessionState};
 use crate::weights;
 
@@ -64,7 +64,6 @@ pub struct Model {
 pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) names: Arc<[String]>,
-    pub(crate) task: String,
     pub(crate) imgsz: [usize; 2],
     pub(crate) placement: Placement,
     pub(crate) pad_value: u8,
@@ -96,18 +95,21 @@ impl Model {
     fn load(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
         let (document, weights) = weights::read(bytes)?;
         if document.task != "detect" {
-            return Err(Error::unsupported("task", format!("{:?} is not supported, only \"detect\" is", document.task)));
+            return Err(Error::unsupported(
+                "task",
+                format!("{:?} is not supported, only \"detect\" is", document.task),
+            ));
         }
         let n_parameters = weights.n_parameters();
         let (graph, head) = modules::build_network(&document, weights)?;
         let cpu = Cpu::new(options.threads, options.isa)?;
-        let text = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text =
+            |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let provenance = document.provenance.iter().filter(|(_, value)| !value.is_null());
         let inner = Inner {
             network: Network::new(graph, head, cpu),
             provenance: provenance.map(|(key, value)| (key.clone(), text(value))).collect(),
             names: document.names.into(),
-            task: document.task,
             imgsz: document.imgsz,
             placement: match document.input.letterbox {
                 weights::Placement::Center => Placement::Center,
@@ -125,10 +127,10 @@ impl Model {
         Ok(model)
     }
 
-    /// What the network was trained for: `detect`.
+    /// What the network was trained for.
     #[must_use]
-    pub fn task(&self) -> &str {
-        &self.inner.task
+    pub fn task(&self) -> Task {
+        Task::Detect
     }
 
     /// Class names by index.

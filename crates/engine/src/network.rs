@@ -1,12 +1,13 @@
 //! A network ready to run: graph, packed weights, and the plans made so far.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
-use ferroyolo_kernels::{Arena, clear_halo};
+use ferroyolo_kernels::{Arena, View, clear_halo};
 
 use crate::backend::Cpu;
 use crate::error::Result;
-use crate::graph::{Graph, Layout, Plan, ValueId, fuse};
+use crate::graph::{Graph, Layout, Plan, Step, ValueId, fuse};
 use crate::modules::{Branch, DetectHead};
 use crate::ops::{Op, PackedWeights, StepIo};
 
@@ -22,6 +23,22 @@ pub(crate) struct Branches {
 
 /// Identifies a plan: `[n, h, w]` of the input, and what is computed.
 pub(crate) type PlanKey = ([usize; 3], Branches);
+
+/// One step of a plan, as a profile names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StepInfo {
+    /// Name of the op.
+    pub op: &'static str,
+    /// Path of the module it comes from.
+    pub at: String,
+    /// `[N, C, H, W]` of each input; the second one of a convolution is its residual.
+    pub inputs: Vec<[usize; 4]>,
+    /// `[N, C, H, W]` of the output.
+    pub output: [usize; 4],
+    /// Multiply-accumulate operations of its definition, zero for ops that only move or compare.
+    pub macs: u64,
+}
 
 /// The immutable part of a model. Shared by all its sessions.
 #[derive(Debug)]
@@ -77,8 +94,8 @@ impl Network {
         }
         let (shape, branches) = key;
         let wanted = self.wanted(branches);
-        let plan =
-            Plan::new(&self.graph, &self.layout, &self.packed, self.cpu.n_threads(), shape, &wanted).map(Arc::new)?;
+        let plan = Plan::new(&self.graph, &self.layout, &self.packed, self.cpu.n_threads(), shape, &wanted)
+            .map(Arc::new)?;
         if plans.len() == MAX_PLANS {
             plans.remove(0);
         }
@@ -88,16 +105,40 @@ impl Network {
 
     /// Takes the picture in the arena through the steps of the plan. Allocates nothing.
     pub(crate) fn run(&self, plan: &Plan, arena: &mut Arena) {
+        self.run_observed(plan, arena, |_, _| ());
+    }
+
+    /// As [`Network::run`], telling `observe` after each step its index and the time at which it ended.
+    pub(crate) fn run_observed(
+        &self,
+        plan: &Plan,
+        arena: &mut Arena,
+        mut observe: impl FnMut(usize, Instant) + Send,
+    ) {
         let context = self.cpu.context();
         context.threads.install(|| {
-            for step in &plan.steps {
+            for (idx, step) in plan.steps.iter().enumerate() {
                 for &buffer in &step.clear {
                     clear_halo(context, arena, buffer);
                 }
                 let io = StepIo { inputs: &step.inputs, output: step.output, scratch: step.scratch };
                 self.graph.nodes[step.node].op.kernel().run_cpu(context, arena, &self.packed, &io);
+                observe(idx, Instant::now());
             }
         });
+    }
+
+    /// What a step does, for a profile.
+    pub(crate) fn describe(&self, step: &Step) -> StepInfo {
+        let node = &self.graph.nodes[step.node];
+        let shape = |view: &View| [view.n, view.c, view.h, view.w];
+        StepInfo {
+            op: node.op.kernel().name(),
+            at: node.at.clone(),
+            inputs: step.inputs.iter().map(shape).collect(),
+            output: shape(&step.output),
+            macs: node.op.kernel().macs([step.output.h, step.output.w]) * step.output.n as u64,
+        }
     }
 
     fn wanted(&self, branches: Branches) -> Vec<ValueId> {

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::image::{Image, InputSpec, Letterbox, LetterboxScratch, Placement};
 use crate::model::{Head, Inner};
-use crate::network::{Branches, PlanKey};
+use crate::network::{Branches, PlanKey, StepInfo};
 use crate::results::{Boxes, Results, Speed};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
 use crate::tasks::nms::{Candidate, NmsOptions, nms};
@@ -164,6 +164,30 @@ impl Session {
         self.run_branches(images, branches)
     }
 
+    /// Runs one head `n_runs` times on zeros of `[1, 3, H, W]` and returns the median time of each step.
+    ///
+    /// For finding out where the time goes; the sum is a little above that of a plain run.
+    pub fn profile(&mut self, hw: [usize; 2], n_runs: usize) -> Result<Vec<(StepInfo, Duration)>> {
+        let plan = self.prepare(([1, hw[0], hw[1]], self.branches(Head::Auto)?))?;
+        let Self { model, state } = self;
+        let arena = state.arena.as_mut().ok_or_else(no_arena)?;
+        arena.as_mut_slice().fill(0.0);
+        let mut times = vec![Vec::with_capacity(n_runs); plan.steps.len()];
+        for _ in 0..n_runs.max(1) {
+            let mut last = Instant::now();
+            model.network.run_observed(&plan, arena, |step, end| {
+                times[step].push(end - last);
+                last = end;
+            });
+        }
+        let median = |mut times: Vec<Duration>| {
+            times.sort_unstable();
+            times[times.len() / 2]
+        };
+        let steps = plan.steps.iter().map(|step| model.network.describe(step));
+        Ok(steps.zip(times.into_iter().map(median)).collect())
+    }
+
     fn run_branches(&mut self, images: &Tensor, branches: Branches) -> Result<Outputs<'_>> {
         let &[n, 3, h, w] = images.shape() else {
             return Err(Error::shape("images", format!("got {:?}, expected [N, 3, H, W]", images.shape())));
@@ -263,7 +287,9 @@ impl Session {
             postprocess_ms: per_image(inferred.elapsed()),
         };
         let result = |(image, boxes): (&&Image, Boxes)| {
-            Results::detect(Arc::clone(&model.names), image.shape(), boxes).with_speed(speed)
+            Results::detect(Arc::clone(&model.names), image.shape(), boxes)
+                .with_input_shape([h, w])
+                .with_speed(speed)
         };
         Ok(images.iter().zip(all_boxes).map(result).collect())
     }
@@ -297,7 +323,9 @@ impl Session {
             if side == 0 || side > MAX_SIDE || side % stride != 0 {
                 return Err(Error::shape(
                     "input",
-                    format!("got {h}x{w}, expected sides that are multiples of {stride} up to {MAX_SIDE} pixels"),
+                    format!(
+                        "got {h}x{w}, expected sides that are multiples of {stride} up to {MAX_SIDE} pixels"
+                    ),
                 ));
             }
         }
@@ -319,7 +347,10 @@ impl Session {
         }
         let n_classes = self.model.names.len();
         if let Some(class) = options.classes.iter().flatten().find(|class| **class >= n_classes) {
-            return Err(Error::argument("classes", format!("got {class}, the model has classes 0 to {}", n_classes - 1)));
+            return Err(Error::argument(
+                "classes",
+                format!("got {class}, the model has classes 0 to {}", n_classes - 1),
+            ));
         }
         Ok(())
     }

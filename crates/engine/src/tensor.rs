@@ -15,7 +15,10 @@ impl Tensor {
     /// Errors with `ErrorKind::Shape` unless `data` holds exactly as many values as `shape` says.
     pub fn new(shape: Vec<usize>, data: Vec<f32>) -> Result<Self> {
         if element_count(&shape) != Some(data.len()) {
-            return Err(Error::shape("tensor", format!("shape {shape:?} does not fit {} values", data.len())));
+            return Err(Error::shape(
+                "tensor",
+                format!("shape {shape:?} does not fit {} values", data.len()),
+            ));
         }
         Ok(Self { shape, data })
     }

@@ -17,7 +17,8 @@ pub(crate) struct Cpu {
 impl Cpu {
     /// `n_threads`: all CPUs if absent. `isa`: the best if absent.
     pub(crate) fn new(n_threads: Option<usize>, isa: Option<Isa>) -> Result<Self> {
-        let n_threads = n_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let n_threads =
+            n_threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         if !(1..=MAX_THREADS).contains(&n_threads) {
             return Err(Error::argument("threads", format!("got {n_threads}, expected 1 to {MAX_THREADS}")));
         }

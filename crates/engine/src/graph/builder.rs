@@ -43,7 +43,8 @@ impl<'a> Builder<'a> {
             ));
         }
         let channels: Vec<usize> = inputs.iter().map(|&input| self.channels(input)).collect();
-        let out_channels = op.kernel().output_channels(&channels).map_err(|message| Error::shape(at, message))?;
+        let out_channels =
+            op.kernel().output_channels(&channels).map_err(|message| Error::shape(at, message))?;
         let output = ValueId(self.graph.channels.len());
         self.graph.channels.push(out_channels);
         self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), output, at: at.to_owned() });
@@ -129,7 +130,10 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         if conv.groups != 1 {
-            return Err(Error::unsupported(at, "a grouped convolution on a picture that is not RGB from 0 to 1"));
+            return Err(Error::unsupported(
+                at,
+                "a grouped convolution on a picture that is not RGB from 0 to 1",
+            ));
         }
         let factor = 255.0 / self.input.divisor;
         let plane = conv.kernel[0] * conv.kernel[1];
@@ -144,7 +148,13 @@ impl<'a> Builder<'a> {
         Ok(())
     }
 
-    fn grouped_conv(&mut self, at: &str, conv: &Conv2d, values: &ConvWeights, input: ValueId) -> Result<ValueId> {
+    fn grouped_conv(
+        &mut self,
+        at: &str,
+        conv: &Conv2d,
+        values: &ConvWeights,
+        input: ValueId,
+    ) -> Result<ValueId> {
         let (n_in, n_out) = (conv.in_channels / conv.groups, conv.out_channels / conv.groups);
         let weight_len = values.weight.len() / conv.groups;
         let mut parts = Vec::with_capacity(conv.groups);

@@ -24,7 +24,8 @@ fn residual_into_conv(graph: &mut Graph) {
         let (Op::Add(_), &[a, b]) = (&node.op, node.inputs.as_slice()) else { continue };
         let fusable = |value: ValueId, other: ValueId| {
             let conv = producer[value.0].filter(|_| uses[value.0] == 1 && value != other)?;
-            let is_plain = matches!(graph.nodes[conv].op, Op::Conv2d(_)) && graph.nodes[conv].inputs.len() == 1;
+            let is_plain =
+                matches!(graph.nodes[conv].op, Op::Conv2d(_)) && graph.nodes[conv].inputs.len() == 1;
             is_plain.then_some((conv, other))
         };
         // The later one of the two is the end of the branch; the other is usually the shortcut.

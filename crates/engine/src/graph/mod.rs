@@ -11,7 +11,7 @@ mod plan;
 pub(crate) use builder::Builder;
 pub(crate) use fuse::fuse;
 pub(crate) use layout::Layout;
-pub(crate) use plan::Plan;
+pub(crate) use plan::{Plan, Step};
 
 use crate::ops::{ConvWeights, Op};
 

@@ -95,9 +95,12 @@ impl Plan {
         for (idx, view) in views.iter_mut().enumerate() {
             let (root, channel) = layout.resolve(ValueId(idx));
             let is_computed = sizes[idx] != [0, 0];
-            *view = whole[root.0].filter(|_| is_computed).map(|all: View| all.channels(channel, graph.channels[idx]));
+            *view = whole[root.0]
+                .filter(|_| is_computed)
+                .map(|all: View| all.channels(channel, graph.channels[idx]));
         }
-        let place = |value: ValueId| views[value.0].ok_or_else(|| Error::shape("plan", "a value without a place"));
+        let place =
+            |value: ValueId| views[value.0].ok_or_else(|| Error::shape("plan", "a value without a place"));
 
         let mut steps = Vec::new();
         for (step_idx, &node_idx) in buffers.step_nodes.iter().enumerate() {
@@ -129,7 +132,10 @@ impl Plan {
 }
 
 fn too_large(n: usize, h: usize, w: usize) -> Error {
-    Error::limit("input", format!("{n} pictures of {h}x{w} need more than {} GiB of memory", MAX_ARENA_BYTES >> 30))
+    Error::limit(
+        "input",
+        format!("{n} pictures of {h}x{w} need more than {} GiB of memory", MAX_ARENA_BYTES >> 30),
+    )
 }
 
 /// One past the last float that a buffer may touch, if that is a number.

@@ -18,7 +18,11 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
 
     let qkv_module = m.child("qkv")?;
     let qkv_conv = conv::attributes(&qkv_module.child("conv")?, Activation::None)?;
-    if heads == 0 || key_dim == 0 || head_dim == 0 || qkv_conv.out_channels != heads * (2 * key_dim + head_dim) {
+    if heads == 0
+        || key_dim == 0
+        || head_dim == 0
+        || qkv_conv.out_channels != heads * (2 * key_dim + head_dim)
+    {
         return Err(Error::shape(
             m.path(),
             format!(
@@ -35,7 +39,8 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
     let weights = heads_last(&weights, heads, [key_dim, key_dim, head_dim]);
     let qkv = b.conv(qkv_path.path(), qkv_conv, weights, x)?;
 
-    let scale = if m.attr("scale").is_some() { m.float("scale")? as f32 } else { (key_dim as f32).powf(-0.5) };
+    let scale =
+        if m.attr("scale").is_some() { m.float("scale")? as f32 } else { (key_dim as f32).powf(-0.5) };
     let attended = b.push(m.path(), Op::Attention(Attention { heads, key_dim, head_dim, scale }), &[qkv])?;
     let values = b.slice(m.path(), qkv, 2 * heads * key_dim, n_values)?;
     let position = build_single(b, &m.child("pe")?, values)?;
@@ -67,7 +72,10 @@ mod tests {
 
     #[test]
     fn heads_move_inside_parts() {
-        let weights = ConvWeights { weight: (0..8).map(|v| v as f32).collect(), bias: vec![0., 1., 2., 3., 4., 5., 6., 7.] };
+        let weights = ConvWeights {
+            weight: (0..8).map(|v| v as f32).collect(),
+            bias: vec![0., 1., 2., 3., 4., 5., 6., 7.],
+        };
         // Two heads of one query, one key and two values.
         let reordered = heads_last(&weights, 2, [1, 1, 2]);
         assert_eq!(reordered.bias, [0., 4., 1., 5., 2., 3., 6., 7.]);

@@ -105,8 +105,14 @@ pub(crate) fn build_head(
             };
             let levels = inputs.iter().enumerate().map(build_level).collect::<Result<_>>()?;
             let (regression, one2many) = (Regression::CenterSize, Branch { levels });
-            let head =
-                DetectHead { n_classes, strides, regression, max_det: DEFAULT_MAX_DET, one2many, one2one: None };
+            let head = DetectHead {
+                n_classes,
+                strides,
+                regression,
+                max_det: DEFAULT_MAX_DET,
+                one2many,
+                one2one: None,
+            };
             check_channels(b, m, &head, 4)?;
             Ok(head)
         }
@@ -114,7 +120,12 @@ pub(crate) fn build_head(
     }
 }
 
-fn build_branch(b: &mut Builder<'_>, m: &ModuleNode<'_>, inputs: &[ValueId], lists: [&str; 2]) -> Result<Branch> {
+fn build_branch(
+    b: &mut Builder<'_>,
+    m: &ModuleNode<'_>,
+    inputs: &[ValueId],
+    lists: [&str; 2],
+) -> Result<Branch> {
     let build_level = |(level, &x): (usize, &ValueId)| {
         let [boxes, classes] = lists.map(|list| m.child(list)?.child(&level.to_string()));
         let (boxes, classes) = (build_single(b, &boxes?, x)?, build_single(b, &classes?, x)?);
@@ -129,7 +140,10 @@ fn check_channels(b: &Builder<'_>, m: &ModuleNode<'_>, head: &DetectHead, box_ch
         if got == expected {
             return Ok(());
         }
-        Err(Error::shape(m.path(), format!("level {level} gives {got} channels of {what}, expected {expected}")))
+        Err(Error::shape(
+            m.path(),
+            format!("level {level} gives {got} channels of {what}, expected {expected}"),
+        ))
     };
     for branch in [Some(&head.one2many), head.one2one.as_ref()].into_iter().flatten() {
         for (idx, level) in branch.levels.iter().enumerate() {

@@ -33,7 +33,10 @@ impl<'a> ModuleNode<'a> {
     /// The child called `name`; an error if there is none.
     pub(crate) fn child(&self, name: &str) -> Result<ModuleNode<'a>> {
         self.find(name).ok_or_else(|| {
-            Error::format(self.path(), format!("a module of class {:?} without the child {name:?}", self.class()))
+            Error::format(
+                self.path(),
+                format!("a module of class {:?} without the child {name:?}", self.class()),
+            )
         })
     }
 
@@ -70,7 +73,10 @@ impl<'a> ModuleNode<'a> {
 
     fn expect<T>(&self, name: &str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Result<T> {
         let value = self.attr(name).ok_or_else(|| {
-            Error::format(self.path(), format!("a module of class {:?} without the attribute {name:?}", self.class()))
+            Error::format(
+                self.path(),
+                format!("a module of class {:?} without the attribute {name:?}", self.class()),
+            )
         })?;
         read(value).ok_or_else(|| {
             Error::format(self.path(), format!("attribute {name:?}: got {value}, expected {what}"))

@@ -27,7 +27,10 @@ pub(super) fn build_max_pool(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId
         return Err(Error::unsupported(m.path(), "a pool that rounds its output size up"));
     }
     if !(1..=64).contains(&kernel) || !(1..=64).contains(&stride) || padding > kernel / 2 {
-        return Err(Error::format(m.path(), format!("a pool of {kernel} with stride {stride} and padding {padding}")));
+        return Err(Error::format(
+            m.path(),
+            format!("a pool of {kernel} with stride {stride} and padding {padding}"),
+        ));
     }
     b.push(m.path(), Op::MaxPool2d(MaxPool2d { kernel, stride, padding }), &[x])
 }

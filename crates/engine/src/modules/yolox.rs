@@ -51,7 +51,11 @@ fn unfocus(inner: &Conv2d, weights: &ConvWeights) -> (Conv2d, ConvWeights) {
 }
 
 /// `pconv(dconv(x))`.
-pub(super) fn build_depthwise_separable(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+pub(super) fn build_depthwise_separable(
+    b: &mut Builder<'_>,
+    m: &ModuleNode<'_>,
+    x: ValueId,
+) -> Result<ValueId> {
     let hidden = build_single(b, &m.child("dconv")?, x)?;
     build_single(b, &m.child("pconv")?, hidden)
 }
@@ -72,7 +76,10 @@ pub(super) fn build_spp_bottleneck(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: V
     let mut parts = vec![z];
     for kernel in m.usizes("kernel_sizes")? {
         if kernel % 2 == 0 || kernel > 64 {
-            return Err(Error::unsupported(m.path(), format!("a pool of {kernel}, expected an odd size up to 63")));
+            return Err(Error::unsupported(
+                m.path(),
+                format!("a pool of {kernel}, expected an odd size up to 63"),
+            ));
         }
         let pool = MaxPool2d { kernel, stride: 1, padding: kernel / 2 };
         parts.push(b.push(m.path(), Op::MaxPool2d(pool), &[z])?);

@@ -11,6 +11,9 @@ pub(crate) mod max_pool2d;
 pub(crate) mod slice;
 pub(crate) mod upsample;
 
+#[cfg(test)]
+mod tests;
+
 use ferroyolo_kernels::{Arena, Context, Scratch, View};
 
 pub(crate) use add::Add;
@@ -46,6 +49,11 @@ pub(crate) trait Kernel {
 
     /// Height and width of the output, or why these inputs don't fit.
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String>;
+
+    /// Multiply-accumulate operations for one image with an output of this height and width.
+    fn macs(&self, _output: Hw) -> u64 {
+        0
+    }
 
     /// Zero pixels that the CPU path reads around its inputs.
     fn halo(&self) -> usize {

@@ -1,6 +1,8 @@
 //! Decoding of detection heads.
 
-use ferroyolo_kernels::{Activation, Arena, Context, View, dfl, dfl_planar, max_over_channels, sigmoid, store_planar};
+use ferroyolo_kernels::{
+    Activation, Arena, Context, View, dfl, dfl_planar, max_over_channels, sigmoid, store_planar,
+};
 
 use super::nms::Candidate;
 use crate::graph::{Plan, ValueId};
@@ -23,7 +25,9 @@ pub(crate) struct Filter<'a> {
 impl Filter<'_> {
     /// Whether a finished detection is reported.
     pub(crate) fn passes(&self, found: &Candidate) -> bool {
-        found.score > self.conf && self.keeps(found.class as usize) && found.xyxy.iter().all(|edge| edge.is_finite())
+        found.score > self.conf
+            && self.keeps(found.class as usize)
+            && found.xyxy.iter().all(|edge| edge.is_finite())
     }
 
     fn keeps(&self, class: usize) -> bool {
@@ -88,10 +92,28 @@ impl<'a> Decoder<'a> {
         let (boxes_out, scores_out) = out.split_at_mut(4 * anchors);
         for level in &self.levels {
             let first = level.first_anchor;
-            store_planar(context, arena, level.classes, image, scores_out, anchors, first, Activation::Sigmoid);
+            store_planar(
+                context,
+                arena,
+                level.classes,
+                image,
+                scores_out,
+                anchors,
+                first,
+                Activation::Sigmoid,
+            );
             match self.head.regression {
                 Regression::Distances { reg_max: 1 } | Regression::CenterSize => {
-                    store_planar(context, arena, level.boxes, image, boxes_out, anchors, first, Activation::None);
+                    store_planar(
+                        context,
+                        arena,
+                        level.boxes,
+                        image,
+                        boxes_out,
+                        anchors,
+                        first,
+                        Activation::None,
+                    );
                 }
                 Regression::Distances { reg_max } => {
                     dfl_planar(context, arena, level.boxes, image, reg_max, boxes_out, anchors, first);
@@ -139,12 +161,19 @@ impl<'a> Decoder<'a> {
                 let mut xyxy = None;
                 let mut push = |class: usize, score: f32| {
                     if score > filter.conf && filter.keeps(class) {
-                        let xyxy = *xyxy.get_or_insert_with(|| self.corners(context, arena, level, image, cell));
-                        candidates.push(Candidate { xyxy, score, class: class as u32, anchor: anchor as u32 });
+                        let xyxy =
+                            *xyxy.get_or_insert_with(|| self.corners(context, arena, level, image, cell));
+                        candidates.push(Candidate {
+                            xyxy,
+                            score,
+                            class: class as u32,
+                            anchor: anchor as u32,
+                        });
                     }
                 };
                 if filter.multi_label {
-                    for (class, &logit) in logits.iter().enumerate().filter(|(_, logit)| **logit > threshold) {
+                    for (class, &logit) in logits.iter().enumerate().filter(|(_, logit)| **logit > threshold)
+                    {
                         push(class, sigmoid(logit) * objectness);
                     }
                 } else if let Some(class) = logits.iter().position(|&logit| logit == scratch.best[anchor]) {
@@ -177,7 +206,9 @@ impl<'a> Decoder<'a> {
         for (position, &(_, anchor)) in ranked.iter().enumerate() {
             let (level, cell) = self.locate(anchor as usize);
             let logits = level.logits(arena, image, cell);
-            pairs.extend(logits.iter().zip(0..).map(|(&logit, class)| (logit, (position * n_classes) as u32 + class)));
+            pairs.extend(
+                logits.iter().zip(0..).map(|(&logit, class)| (logit, (position * n_classes) as u32 + class)),
+            );
         }
         keep_largest(pairs, k);
         for (row, &(logit, pair)) in pairs.iter().enumerate() {
@@ -208,12 +239,20 @@ impl<'a> Decoder<'a> {
     }
 
     /// The corners of one cell's box, in pixels of the input.
-    fn corners(&self, context: Context<'_>, arena: &Arena, level: &LevelViews, image: usize, cell: usize) -> [f32; 4] {
+    fn corners(
+        &self,
+        context: Context<'_>,
+        arena: &Arena,
+        level: &LevelViews,
+        image: usize,
+        cell: usize,
+    ) -> [f32; 4] {
         let raw = pixel(arena, &level.boxes, image, cell);
         let (x, y) = ((cell % level.boxes.w) as f32, (cell / level.boxes.w) as f32);
         match self.head.regression {
             Regression::Distances { reg_max } => {
-                let [l, t, r, b] = if reg_max == 1 { [raw[0], raw[1], raw[2], raw[3]] } else { dfl(context, raw, reg_max) };
+                let [l, t, r, b] =
+                    if reg_max == 1 { [raw[0], raw[1], raw[2], raw[3]] } else { dfl(context, raw, reg_max) };
                 let (x, y) = (x + 0.5, y + 0.5);
                 [x - l, y - t, x + r, y + b].map(|edge| edge * level.stride)
             }

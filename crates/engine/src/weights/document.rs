@@ -72,14 +72,16 @@ impl Document {
     /// Reads and checks the JSON text of `ferroyolo.model`.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         let document: Self = serde_json::from_str(text).map_err(|cause| {
-            Error::format("ferroyolo.model", "the description of the network can't be read").with_source(cause)
+            Error::format("ferroyolo.model", "the description of the network can't be read")
+                .with_source(cause)
         })?;
         document.check()?;
         Ok(document)
     }
 
     fn check(&self) -> Result<()> {
-        let bad = |what: &str, message: String| Err(Error::format(format!("ferroyolo.model: {what}"), message));
+        let bad =
+            |what: &str, message: String| Err(Error::format(format!("ferroyolo.model: {what}"), message));
         if self.names.is_empty() || self.names.len() > 65_536 {
             return bad("names", format!("got {} classes, expected 1 to 65536", self.names.len()));
         }
@@ -108,7 +110,11 @@ impl Document {
             if layer.from.iter().any(|&from| from < -1 || from >= position as i64) {
                 return bad(
                     &layer.path,
-                    format!("takes input from layers {:?}, expected -1 to {}", layer.from, position as i64 - 1),
+                    format!(
+                        "takes input from layers {:?}, expected -1 to {}",
+                        layer.from,
+                        position as i64 - 1
+                    ),
                 );
             }
             if depth(&layer.module) > MAX_DEPTH {

@@ -33,7 +33,10 @@ pub(crate) fn read(bytes: &[u8]) -> Result<(Document, Weights<'_>)> {
     if header_len > MAX_HEADER_BYTES || header_len > bytes.len() as u64 - 8 {
         return Err(Error::format(
             "",
-            format!("is not a safetensors file: says its header has {header_len} bytes, the file has {}", bytes.len()),
+            format!(
+                "is not a safetensors file: says its header has {header_len} bytes, the file has {}",
+                bytes.len()
+            ),
         ));
     }
     let not_safetensors = |cause| Error::format("", "is not a valid safetensors file").with_source(cause);

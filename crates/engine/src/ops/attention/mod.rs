@@ -36,6 +36,10 @@ impl Kernel for Attention {
         exactly(inputs).map(|[hw]| hw)
     }
 
+    fn macs(&self, [h, w]: Hw) -> u64 {
+        (self.heads * (h * w).pow(2) * (self.key_dim + self.head_dim)) as u64
+    }
+
     #[cfg(test)]
     fn reference(&self, inputs: &[&crate::Tensor], _: &[super::ConvWeights]) -> crate::Tensor {
         let &[n, c, h, w] = inputs[0].shape() else { panic!("expected NCHW") };
@@ -47,13 +51,16 @@ impl Kernel for Attention {
         for (image, head, query) in super::triples(n, self.heads, tokens) {
             let (q, k) = (head * self.key_dim, (self.heads + head) * self.key_dim);
             let v = 2 * self.heads * self.key_dim + head * self.head_dim;
-            let dot = |key| -> f64 { (0..self.key_dim).map(|d| at(image, q + d, query) * at(image, k + d, key)).sum() };
+            let dot = |key| -> f64 {
+                (0..self.key_dim).map(|d| at(image, q + d, query) * at(image, k + d, key)).sum()
+            };
             let scores: Vec<f64> = (0..tokens).map(|key| dot(key) * f64::from(self.scale)).collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for d in 0..self.head_dim {
-                let sum: f64 = weights.iter().enumerate().map(|(key, weight)| weight * at(image, v + d, key)).sum();
+                let sum: f64 =
+                    weights.iter().enumerate().map(|(key, weight)| weight * at(image, v + d, key)).sum();
                 out.data_mut()[((image * self.heads + head) * self.head_dim + d) * tokens + query] =
                     (sum / total) as f32;
             }

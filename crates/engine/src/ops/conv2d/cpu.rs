@@ -52,7 +52,13 @@ impl PackedWeights {
         }
     }
 
-    pub(super) fn run(&self, context: Context<'_>, arena: &mut Arena, activation: Activation, io: &StepIo<'_>) {
+    pub(super) fn run(
+        &self,
+        context: Context<'_>,
+        arena: &mut Arena,
+        activation: Activation,
+        io: &StepIo<'_>,
+    ) {
         let (input, residual) = (io.inputs[0], io.inputs.get(1).copied());
         match self {
             Self::Dense(weights) => {

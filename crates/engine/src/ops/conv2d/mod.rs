@@ -65,6 +65,11 @@ impl Kernel for Conv2d {
         Ok([h, w])
     }
 
+    fn macs(&self, [h, w]: Hw) -> u64 {
+        let per_output = self.in_channels / self.groups * self.kernel[0] * self.kernel[1];
+        (h * w * self.out_channels * per_output) as u64
+    }
+
     fn halo(&self) -> usize {
         self.padding[0].max(self.padding[1])
     }

@@ -1,0 +1,306 @@
+//! Every op on every instruction set against its scalar reference.
+
+use ferroyolo_kernels::{
+    Activation, Arena, Context, Isa, Scratch, Threads, View, clear_halo, load_planar, store_planar,
+};
+use proptest::prelude::*;
+
+use super::{
+    Add, Attention, Concat, Conv2d, ConvWeights, Hw, MaxPool2d, Op, PackedWeights, Slice, StepIo, Upsample,
+};
+use crate::Tensor;
+
+/// Largest difference from the reference, relative to the larger of one and the largest expected value.
+const TOLERANCE: f32 = 2e-5;
+
+/// What lies around an operand in memory.
+#[derive(Clone, Copy, Debug)]
+enum Surroundings {
+    /// A buffer of its own.
+    Alone,
+    /// Some channels of a wider buffer.
+    Within,
+}
+
+/// Numbers between -1 and 1 that depend on the seed and the position only.
+fn noise(len: usize, seed: u64) -> Vec<f32> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..len).map(|_| next()).collect()
+}
+
+/// Runs `op` on inputs of `[n, c, h, w]` on every instruction set and compares with the reference.
+fn check(op: &Op, weights: &[ConvWeights], inputs: &[[usize; 4]]) {
+    let tensors: Vec<Tensor> = (1..)
+        .zip(inputs)
+        .map(|(seed, shape)| {
+            Tensor::new(shape.to_vec(), noise(shape.iter().product(), seed)).expect("a shape")
+        })
+        .collect();
+    let want = op.kernel().reference(&tensors.iter().collect::<Vec<_>>(), weights);
+    for isa in Isa::available() {
+        for n_threads in [1, 3] {
+            for surroundings in [Surroundings::Alone, Surroundings::Within] {
+                let threads = Threads::new(n_threads).expect("threads");
+                let got = run(op, weights, &tensors, Context { isa, threads: &threads }, surroundings);
+                let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                assert_eq!(got.shape(), want.shape());
+                for (idx, (g, w)) in got.data().iter().zip(want.data()).enumerate() {
+                    let differs = (g - w).abs() > TOLERANCE * scale;
+                    assert!(
+                        !differs,
+                        "{op:?} on {isa:?} {surroundings:?}: element {idx}: got {g}, expected {w}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// A buffer in the arena for `[n, c, h, w]`, and the view of the operand within it.
+fn place(next: &mut usize, [n, c, h, w]: [usize; 4], halo: usize, surroundings: Surroundings) -> [View; 2] {
+    let around = match surroundings {
+        Surroundings::Alone => 0,
+        Surroundings::Within => 5,
+    };
+    let buffer = View::buffer(*next, n, h, w, c + 2 * around, halo);
+    *next += View::buffer_len(n, h, w, c + 2 * around, halo).next_multiple_of(16);
+    [buffer, buffer.channels(around, c)]
+}
+
+fn run(
+    op: &Op,
+    weights: &[ConvWeights],
+    inputs: &[Tensor],
+    context: Context<'_>,
+    surroundings: Surroundings,
+) -> Tensor {
+    let kernel = op.kernel();
+    let shapes: Vec<[usize; 4]> = inputs.iter().map(|t| t.shape().try_into().expect("NCHW")).collect();
+    let packed: Vec<PackedWeights> = match op {
+        Op::Conv2d(conv) => weights.iter().map(|weights| PackedWeights::pack(conv, weights)).collect(),
+        _ => vec![],
+    };
+    let sizes: Vec<Hw> = shapes.iter().map(|&[_, _, h, w]| [h, w]).collect();
+    let channels: Vec<usize> = shapes.iter().map(|shape| shape[1]).collect();
+    let [h, w] = kernel.output_hw(&sizes).expect("inputs that fit");
+    let out_shape = [shapes[0][0], kernel.output_channels(&channels).expect("inputs that fit"), h, w];
+
+    let mut next = 0;
+    let places: Vec<[View; 2]> =
+        shapes.iter().map(|&shape| place(&mut next, shape, kernel.halo(), surroundings)).collect();
+    let [_, output] = place(&mut next, out_shape, 1, surroundings);
+    let scratch = Scratch { offset: next, len: kernel.scratch_len(&packed, &sizes, context.threads.n()) };
+    let mut arena = Arena::new(next + scratch.len).expect("memory");
+    arena.as_mut_slice().fill(7.5);
+    for (tensor, [buffer, view]) in inputs.iter().zip(&places) {
+        clear_halo(context, &mut arena, *buffer);
+        let len = tensor.data().len() / view.n;
+        for (image, planes) in tensor.data().chunks_exact(len).enumerate() {
+            load_planar(context, &mut arena, planes, 1.0, *view, image);
+        }
+    }
+    let untouched = |arena: &Arena| {
+        let mut rest = arena.as_slice()[..next].to_vec();
+        for (image, y, x) in super::triples(output.n, output.h, output.w) {
+            rest[output.index(image, y, x)..][..output.c].fill(0.0);
+        }
+        rest
+    };
+    let before = untouched(&arena);
+    let views: Vec<View> = places.iter().map(|[_, view]| *view).collect();
+    let io = StepIo { inputs: &views, output, scratch };
+    context.threads.install(|| op.kernel().run_cpu(context, &mut arena, &packed, &io));
+    assert!(untouched(&arena) == before, "{op:?}: wrote beside its output");
+
+    let mut out = Tensor::zeros(out_shape.to_vec()).expect("a shape");
+    let (pixels, len) = (h * w, out_shape[1] * h * w);
+    for (image, planes) in out.data_mut().chunks_exact_mut(len).enumerate() {
+        store_planar(context, &arena, output, image, planes, pixels, 0, Activation::None);
+    }
+    out
+}
+
+/// A convolution with random weights on `[n, in_channels, h, w]`.
+#[derive(Clone, Copy, Debug)]
+struct ConvCase {
+    nhw: [usize; 3],
+    channels: [usize; 2],
+    kernel: [usize; 2],
+    stride: usize,
+    groups: usize,
+    activation: Activation,
+    residual: bool,
+}
+
+const CONV: ConvCase = ConvCase {
+    nhw: [1, 5, 7],
+    channels: [8, 16],
+    kernel: [3, 3],
+    stride: 1,
+    groups: 1,
+    activation: Activation::Silu,
+    residual: false,
+};
+
+fn check_conv(case: ConvCase) {
+    let ConvCase { nhw: [n, h, w], channels: [ic, oc], kernel, stride, groups, activation, residual } = case;
+    let conv = Conv2d {
+        in_channels: ic,
+        out_channels: oc,
+        kernel,
+        stride: [stride; 2],
+        padding: kernel.map(|side| side / 2),
+        groups,
+        activation,
+        weights: 0,
+    };
+    let fan_in = ic / groups * kernel[0] * kernel[1];
+    let weight = noise(oc * fan_in, 11).iter().map(|value| value / (fan_in as f32).sqrt()).collect();
+    let weights = [ConvWeights { weight, bias: noise(oc, 12) }];
+    let op = Op::Conv2d(conv);
+    let mut inputs = vec![[n, ic, h, w]];
+    if residual {
+        let [oh, ow] = op.kernel().output_hw(&[[h, w]]).expect("a shape that fits");
+        inputs.push([n, oc, oh, ow]);
+    }
+    check(&op, &weights, &inputs);
+}
+
+#[test]
+fn conv_kernels_and_strides() {
+    for kernel in [[1, 1], [2, 2], [3, 3], [5, 5], [6, 6], [7, 7], [1, 3]] {
+        for stride in [1, 2] {
+            check_conv(ConvCase { kernel, stride, nhw: [1, 9, 11], ..CONV });
+        }
+    }
+}
+
+#[test]
+fn conv_channel_counts() {
+    for channels in [[1, 1], [3, 16], [8, 17], [24, 80], [33, 48], [64, 64], [40, 96]] {
+        check_conv(ConvCase { channels, ..CONV });
+        check_conv(ConvCase { channels, kernel: [1, 1], ..CONV });
+    }
+}
+
+#[test]
+fn conv_map_sizes() {
+    for nhw in [[1, 1, 1], [1, 2, 3], [3, 4, 4], [2, 13, 20], [1, 7, 33], [1, 40, 40]] {
+        check_conv(ConvCase { nhw, channels: [32, 32], ..CONV });
+        check_conv(ConvCase { nhw, channels: [32, 32], stride: 2, ..CONV });
+    }
+}
+
+#[test]
+fn conv_epilogues() {
+    for activation in [Activation::None, Activation::Relu, Activation::Silu] {
+        for channels in [[16, 12], [32, 64]] {
+            check_conv(ConvCase { activation, channels, residual: true, nhw: [2, 8, 8], ..CONV });
+        }
+    }
+}
+
+#[test]
+fn conv_depthwise() {
+    for channels in [3, 16, 24, 80] {
+        for (kernel, stride) in [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)] {
+            let channels = [channels; 2];
+            check_conv(ConvCase {
+                channels,
+                kernel: [kernel; 2],
+                stride,
+                groups: channels[0],
+                nhw: [2, 9, 13],
+                ..CONV
+            });
+        }
+    }
+    check_conv(ConvCase { channels: [24; 2], groups: 24, residual: true, ..CONV });
+}
+
+#[test]
+fn max_pool() {
+    for (kernel, stride, padding) in [(5, 1, 2), (9, 1, 4), (13, 1, 6), (2, 2, 0), (3, 2, 1)] {
+        for shape in [[1, 16, 8, 8], [2, 5, 9, 4], [1, 33, 13, 20]] {
+            check(&Op::MaxPool2d(MaxPool2d { kernel, stride, padding }), &[], &[shape]);
+        }
+    }
+}
+
+#[test]
+fn data_movement() {
+    for shape in [[1, 16, 3, 5], [2, 7, 4, 4], [1, 1, 1, 1], [1, 40, 9, 2]] {
+        check(&Op::Upsample(Upsample { factor: 2 }), &[], &[shape]);
+        check(&Op::Upsample(Upsample { factor: 3 }), &[], &[shape]);
+        check(&Op::Add(Add), &[], &[shape, shape]);
+        let [n, c, h, w] = shape;
+        check(&Op::Concat(Concat), &[], &[shape, [n, c + 3, h, w], shape]);
+    }
+}
+
+#[test]
+fn attention() {
+    for (heads, key_dim, head_dim) in [(1, 4, 8), (2, 16, 32), (2, 32, 64), (3, 5, 7)] {
+        for [n, h, w] in [[1, 4, 4], [2, 3, 7], [1, 20, 20]] {
+            let scale = (key_dim as f32).powf(-0.5);
+            let op = Op::Attention(Attention { heads, key_dim, head_dim, scale });
+            check(&op, &[], &[[n, heads * (2 * key_dim + head_dim), h, w]]);
+        }
+    }
+}
+
+#[test]
+fn inputs_that_do_not_fit_are_told() {
+    let conv = Op::Conv2d(Conv2d {
+        in_channels: 4,
+        out_channels: 8,
+        kernel: [3, 3],
+        stride: [1, 1],
+        padding: [0, 0],
+        groups: 1,
+        activation: Activation::None,
+        weights: 0,
+    });
+    assert_eq!(conv.kernel().output_channels(&[5]).unwrap_err(), "got 5 input channels, expected 4");
+    assert!(conv.kernel().output_channels(&[4, 7]).is_err());
+    assert!(conv.kernel().output_hw(&[[2, 9]]).is_err());
+    assert!(conv.kernel().output_hw(&[[9, 9], [9, 9]]).is_err());
+    let slice = Op::Slice(Slice { from: 3, len: 2 });
+    assert_eq!(slice.kernel().output_channels(&[5]), Ok(2));
+    assert!(slice.kernel().output_channels(&[4]).is_err());
+    assert!(Op::Add(Add).kernel().output_channels(&[4, 5]).is_err());
+    assert!(Op::Add(Add).kernel().output_hw(&[[1, 2], [2, 1]]).is_err());
+    assert!(Op::Concat(Concat).kernel().output_hw(&[[1, 2], [2, 1]]).is_err());
+    let attention = Op::Attention(Attention { heads: 2, key_dim: 3, head_dim: 4, scale: 1.0 });
+    assert_eq!(attention.kernel().output_channels(&[20]), Ok(8));
+    assert!(attention.kernel().output_channels(&[21]).is_err());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn any_convolution_equals_its_definition(
+        nhw in (1usize..3, 1usize..14, 1usize..20),
+        channels in (1usize..50, 1usize..70),
+        kernel in prop::sample::select(vec![1usize, 3, 5]),
+        stride in 1usize..3,
+        residual: bool,
+    ) {
+        let (n, h, w) = nhw;
+        check_conv(ConvCase {
+            nhw: [n, h, w],
+            channels: [channels.0, channels.1],
+            kernel: [kernel; 2],
+            stride,
+            residual,
+            ..CONV
+        });
+    }
+}

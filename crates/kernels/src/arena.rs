@@ -2,6 +2,7 @@
 
 use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::fmt;
+use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use crate::View;
@@ -72,6 +73,29 @@ impl Arena {
         let start = view.offset + image * view.image_stride;
         let step = if view.h > 1 { view.row_stride } else { row_len };
         self.as_mut_slice()[start..].chunks_mut(step.max(1)).take(view.h).map(move |row| &mut row[..row_len])
+    }
+}
+
+/// The elements of an arena that is borrowed for the length of a kernel, to be written by several threads.
+#[derive(Clone, Copy)]
+pub(crate) struct Shared<'a> {
+    ptr: *mut f32,
+    arena: PhantomData<&'a mut Arena>,
+}
+
+// SAFETY: this is a pointer and no access; whoever reads or writes through it has to show that no other thread writes
+// the same elements. It can be had from a borrowed arena only, and lives no longer.
+unsafe impl Sync for Shared<'_> {}
+
+impl<'a> Shared<'a> {
+    /// For kernels that write parts of the arena.
+    pub(crate) fn new(arena: &'a mut Arena) -> Shared<'a> {
+        Shared { ptr: arena.ptr.as_ptr(), arena: PhantomData }
+    }
+
+    /// The first element. A method, so that a closure takes the whole value, which is `Sync`, and not the pointer.
+    pub(crate) fn ptr(&self) -> *mut f32 {
+        self.ptr
     }
 }
 

@@ -1,8 +1,14 @@
 //! Depthwise convolution: one filter for each channel.
 
-use crate::activation::apply;
+use crate::arena::Shared;
+use crate::conv::strip::tiling;
+use crate::elementwise::for_each_band;
+use crate::simd::{F32x16, Kernel, LANES, activate};
 use crate::view::Window;
 use crate::{Activation, Arena, Context, View};
+
+/// Pixels of the widest tile.
+const TILE: usize = 4;
 
 /// The shape of a depthwise convolution (`groups` = channels, one output for each).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,7 +27,9 @@ pub struct DepthwiseSpec {
 #[derive(Clone)]
 pub struct PackedDepthwise {
     spec: DepthwiseSpec,
+    /// `[kh][kw][c]`, with `c` padded to whole blocks.
     weight: Vec<f32>,
+    /// Padded likewise.
     bias: Vec<f32>,
 }
 
@@ -57,12 +65,22 @@ impl PackedDepthwise {
         scale: Option<&[f32]>,
         bias: Option<&[f32]>,
     ) -> PackedDepthwise {
-        let k = spec.kernel[0] * spec.kernel[1];
-        assert_eq!(weight.len(), spec.c * k, "weights of {spec:?}");
-        let weight = weight.iter().enumerate().map(|(i, w)| w * scale.map_or(1.0, |s| s[i / k])).collect();
-        let bias = bias.map_or_else(|| vec![0.0; spec.c], <[f32]>::to_vec);
-        assert_eq!(bias.len(), spec.c, "bias of {spec:?}");
-        PackedDepthwise { spec, weight, bias }
+        let DepthwiseSpec { c, kernel: [kh, kw], stride, .. } = spec;
+        assert!([c, kh, kw, stride[0], stride[1]].iter().all(|&x| x > 0), "{spec:?} has a zero");
+        assert_eq!(weight.len(), c * kh * kw, "weights of {spec:?}");
+        assert!(scale.is_none_or(|s| s.len() == c), "scale of {spec:?}");
+        assert!(bias.is_none_or(|b| b.len() == c), "bias of {spec:?}");
+        let padded = c.next_multiple_of(LANES);
+        let mut packed = vec![0.0; kh * kw * padded];
+        for (i, &w) in weight.iter().enumerate() {
+            let (channel, k) = (i / (kh * kw), i % (kh * kw));
+            packed[k * padded + channel] = w * scale.map_or(1.0, |s| s[channel]);
+        }
+        let mut padded_bias = vec![0.0; padded];
+        if let Some(bias) = bias {
+            padded_bias[..c].copy_from_slice(bias);
+        }
+        PackedDepthwise { spec, weight: packed, bias: padded_bias }
     }
 
     /// Memory of the packed weights in bytes.
@@ -86,36 +104,192 @@ impl std::fmt::Debug for PackedDepthwise {
 ///
 /// Panics if shapes do not agree, if the input's halo is smaller than the padding, if a view does not lie inside the
 /// arena, or if the output overlaps the input or the residual.
-pub fn depthwise2d(_ctx: Context<'_>, arena: &mut Arena, op: &Depthwise2d<'_>) {
+pub fn depthwise2d(ctx: Context<'_>, arena: &mut Arena, op: &Depthwise2d<'_>) {
     let spec = op.weights.spec;
     let (input, output) = (op.input, op.output);
     let window = Window { kernel: spec.kernel, stride: spec.stride, padding: spec.padding };
     window.assert_fits(arena.len(), &input, &output, op.residual.as_ref());
     assert!(input.c == spec.c && output.c == spec.c, "{spec:?} from {input:?} to {output:?}");
-    let [kh, kw] = spec.kernel;
-    let data = arena.as_mut_slice();
-    for i in 0..output.n {
-        for y in 0..output.h {
-            for x in 0..output.w {
-                for c in 0..spec.c {
-                    let mut acc = op.weights.bias[c];
-                    for ky in 0..kh {
-                        for kx in 0..kw {
-                            let iy = (y * spec.stride[0] + ky) as isize - spec.padding[0] as isize;
-                            let ix = (x * spec.stride[1] + kx) as isize - spec.padding[1] as isize;
-                            let base = input.index(i, 0, 0) as isize
-                                + iy * input.row_stride as isize
-                                + ix * input.pixel_stride as isize;
-                            acc += data[base as usize + c] * op.weights.weight[(c * kh + ky) * kw + kx];
-                        }
-                    }
-                    let mut v = apply(op.activation, acc);
-                    if let Some(r) = op.residual {
-                        v += data[r.index(i, y, x) + c];
-                    }
-                    data[output.index(i, y, x) + c] = v;
+    if output.n * output.h * output.w == 0 {
+        return;
+    }
+    let data = Shared::new(arena);
+    let residual = op.residual.unwrap_or(output);
+    let shape = Shape {
+        kernel: spec.kernel,
+        in_step: [input.row_stride, input.pixel_stride],
+        stride: spec.stride[1],
+        out_step: output.pixel_stride,
+        residual_step: residual.pixel_stride,
+        c: spec.c,
+        activation: op.activation,
+    };
+    for_each_band(ctx, &output, output.w * output.c * spec.kernel[0], &|image, rows| {
+        for y in rows {
+            for (x, tiles, p) in tiling(output.w, TILE) {
+                // The window of an output begins in the halo, as far as the padding says.
+                let window = input.index(image, y * spec.stride[0], x * spec.stride[1])
+                    - spec.padding[0] * input.row_stride
+                    - spec.padding[1] * input.pixel_stride;
+                // SAFETY: the windows and pixels were checked to lie in the arena, apart from each other, and no other
+                // task has this row; weights and biases are padded to whole blocks.
+                unsafe {
+                    let at = |i: usize| data.ptr().add(i);
+                    let strip = Strip {
+                        shape: &shape,
+                        x: at(window),
+                        y: at(output.index(image, y, x)),
+                        residual: op
+                            .residual
+                            .map_or(std::ptr::null(), |r| at(r.index(image, y, x)).cast_const()),
+                        weight: op.weights.weight.as_ptr(),
+                        bias: op.weights.bias.as_ptr(),
+                        tiles,
+                    };
+                    let neighbours = if shape.stride == 1 { spec.kernel[1] } else { 0 };
+                    run_strip(ctx, p, neighbours, strip);
                 }
             }
+        }
+    });
+}
+
+/// What all tiles of one convolution share; steps in elements.
+struct Shape {
+    kernel: [usize; 2],
+    /// From one row and one pixel of the input to the next.
+    in_step: [usize; 2],
+    /// Pixels between the windows of neighbouring outputs.
+    stride: usize,
+    out_step: usize,
+    residual_step: usize,
+    c: usize,
+    activation: Activation,
+}
+
+/// Tiles side by side in a row.
+#[derive(Clone, Copy)]
+struct Strip<'a> {
+    shape: &'a Shape,
+    x: *const f32,
+    y: *mut f32,
+    /// Null where there is none.
+    residual: *const f32,
+    weight: *const f32,
+    bias: *const f32,
+    tiles: usize,
+}
+
+/// A strip of tiles of `P` pixels. `K` is the width of the kernel if neighbouring windows share all but one of their
+/// pixels and it is a common one, so that the shared pixels are loaded once; 0 otherwise.
+struct Tiles<'a, const P: usize, const K: usize>(Strip<'a>);
+
+impl<const P: usize, const K: usize> Kernel for Tiles<'_, P, K> {
+    #[inline(always)]
+    unsafe fn run<V: F32x16>(self) {
+        let Tiles(s) = self;
+        let g = s.shape;
+        // SAFETY: whoever made the strip vouches for its windows and pixels.
+        unsafe {
+            for tile in 0..s.tiles {
+                let x = s.x.add(tile * P * g.stride * g.in_step[1]);
+                let y = s.y.add(tile * P * g.out_step);
+                let residual = s.residual.wrapping_add(tile * P * g.residual_step);
+                let has_residual = !s.residual.is_null();
+                let whole = g.c / LANES * LANES;
+                let mut c = 0;
+                while c < whole {
+                    let mut acc = accumulate::<V, P, K, true>(&s, x.add(c), c, LANES);
+                    activate(g.activation, &mut acc);
+                    for (p, [mut value]) in acc.into_iter().enumerate() {
+                        if has_residual {
+                            value = value.add(V::load(residual.add(p * g.residual_step + c)));
+                        }
+                        value.store(y.add(p * g.out_step + c));
+                    }
+                    c += LANES;
+                }
+                if c < g.c {
+                    let n = g.c - c;
+                    let mut acc = accumulate::<V, P, K, false>(&s, x.add(c), c, n);
+                    activate(g.activation, &mut acc);
+                    for (p, [mut value]) in acc.into_iter().enumerate() {
+                        if has_residual {
+                            value = value.add(V::load_partial(residual.add(p * g.residual_step + c), n));
+                        }
+                        value.store_partial(y.add(p * g.out_step + c), n);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One block of channels of `P` pixels whose first window begins at `x`.
+///
+/// # Safety
+/// The CPU has the instruction set; the windows can be read, `n` channels of each pixel, or a whole block if `FULL`.
+#[inline(always)]
+unsafe fn accumulate<V: F32x16, const P: usize, const K: usize, const FULL: bool>(
+    s: &Strip<'_>,
+    x: *const f32,
+    c: usize,
+    n: usize,
+) -> [[V; 1]; P] {
+    let g = s.shape;
+    let padded = g.c.next_multiple_of(LANES);
+    // SAFETY: all offsets are those of elements that the caller vouches for.
+    unsafe {
+        let mut acc = [[V::load(s.bias.add(c))]; P];
+        for ky in 0..g.kernel[0] {
+            let x = x.add(ky * g.in_step[0]);
+            let w = s.weight.add(ky * g.kernel[1] * padded + c);
+            if K > 0 {
+                // Each pixel goes to all windows that it lies in. An output still takes its pixels from left to right.
+                for i in 0..P + K - 1 {
+                    let at = x.add(i * g.in_step[1]);
+                    let value = if FULL { V::load(at) } else { V::load_partial(at, n) };
+                    for (p, [sum]) in acc.iter_mut().enumerate() {
+                        if p <= i && i < p + K {
+                            *sum = value.mul_add(V::load(w.add((i - p) * padded)), *sum);
+                        }
+                    }
+                }
+            } else {
+                for kx in 0..g.kernel[1] {
+                    let weight = V::load(w.add(kx * padded));
+                    for (p, [sum]) in acc.iter_mut().enumerate() {
+                        let at = x.add((p * g.stride + kx) * g.in_step[1]);
+                        let value = if FULL { V::load(at) } else { V::load_partial(at, n) };
+                        *sum = value.mul_add(weight, *sum);
+                    }
+                }
+            }
+        }
+        acc
+    }
+}
+
+/// Runs a strip of tiles of `p` pixels.
+///
+/// # Safety
+/// The strip's windows and pixels lie in the arena, and nobody else reads or writes the pixels that it writes.
+unsafe fn run_strip(ctx: Context<'_>, p: usize, neighbours: usize, strip: Strip<'_>) {
+    let neighbours = if matches!(neighbours, 3 | 7) { neighbours } else { 0 };
+    macro_rules! tiles {
+        ($($k:literal: $($p:literal)*;)*) => {
+            match (neighbours, p) {
+                // SAFETY: handed on to the caller.
+                $($(($k, $p) => unsafe { ctx.isa.run(Tiles::<$p, $k>(strip)) },)*)*
+                _ => unreachable!("no tile of {p} pixels"),
+            }
+        };
+    }
+    if strip.tiles > 0 {
+        tiles! {
+            0: 1 2 3 4;
+            3: 1 2 3 4;
+            7: 1 2 3 4;
         }
     }
 }

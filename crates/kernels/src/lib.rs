@@ -17,6 +17,7 @@ mod elementwise;
 mod isa;
 mod pool;
 mod resize;
+mod simd;
 mod threads;
 mod view;
 

@@ -53,7 +53,6 @@ impl Threads {
     ///
     /// Two calls that run at the same time have different workers, all below `n()`. Which worker gets a task is left
     /// to chance, so `f` must not let its result depend on it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the kernels run on one thread so far"))]
     pub(crate) fn for_each(&self, n_tasks: usize, f: &(dyn Fn(usize, usize) + Sync)) {
         let n_workers = self.n.min(n_tasks);
         match &self.pool {

@@ -1,6 +1,9 @@
 //! Dense convolution with bias, activation and residual addition in one pass.
 
-use crate::activation::apply;
+mod direct;
+pub(crate) mod strip;
+
+use crate::simd::LANES;
 use crate::view::Window;
 use crate::{Activation, Arena, Context, Scratch, View};
 
@@ -23,7 +26,9 @@ pub struct ConvSpec {
 #[derive(Clone)]
 pub struct PackedConv {
     spec: ConvSpec,
+    /// `[block of 16 output channels][kh][kw][ic][16]`, zero beyond the last channel.
     weight: Vec<f32>,
+    /// Zero beyond the last channel, up to a whole block.
     bias: Vec<f32>,
 }
 
@@ -57,13 +62,23 @@ impl PackedConv {
     /// `scale` and `bias` have `oc` elements; without them they are 1 and 0. Panics if a length does not fit the
     /// spec, or if the spec has a zero where none can be.
     pub fn new(spec: ConvSpec, weight: &[f32], scale: Option<&[f32]>, bias: Option<&[f32]>) -> PackedConv {
-        let [kh, kw] = spec.kernel;
-        assert_eq!(weight.len(), spec.oc * spec.ic * kh * kw, "weights of {spec:?}");
-        let k = spec.ic * kh * kw;
-        let weight = weight.iter().enumerate().map(|(i, w)| w * scale.map_or(1.0, |s| s[i / k])).collect();
-        let bias = bias.map_or_else(|| vec![0.0; spec.oc], <[f32]>::to_vec);
-        assert_eq!(bias.len(), spec.oc, "bias of {spec:?}");
-        PackedConv { spec, weight, bias }
+        let ConvSpec { oc, ic, kernel: [kh, kw], stride, .. } = spec;
+        assert!([oc, ic, kh, kw, stride[0], stride[1]].iter().all(|&x| x > 0), "{spec:?} has a zero");
+        assert_eq!(weight.len(), oc * ic * kh * kw, "weights of {spec:?}");
+        assert!(scale.is_none_or(|s| s.len() == oc), "scale of {spec:?}");
+        assert!(bias.is_none_or(|b| b.len() == oc), "bias of {spec:?}");
+        let n_blocks = oc.div_ceil(LANES);
+        let mut packed = vec![0.0; n_blocks * kh * kw * ic * LANES];
+        for (i, &w) in weight.iter().enumerate() {
+            let (o, c, k) = (i / (ic * kh * kw), i / (kh * kw) % ic, i % (kh * kw));
+            let block = (o / LANES * kh * kw + k) * ic + c;
+            packed[block * LANES + o % LANES] = w * scale.map_or(1.0, |s| s[o]);
+        }
+        let mut padded_bias = vec![0.0; n_blocks * LANES];
+        if let Some(bias) = bias {
+            padded_bias[..oc].copy_from_slice(bias);
+        }
+        PackedConv { spec, weight: packed, bias: padded_bias }
     }
 
     /// Memory of the packed weights in bytes.
@@ -92,7 +107,7 @@ impl std::fmt::Debug for PackedConv {
 ///
 /// Panics if shapes do not agree, if the input's halo is smaller than the padding, if a view does not lie inside the
 /// arena, or if the output overlaps the input or the residual.
-pub fn conv2d(_ctx: Context<'_>, arena: &mut Arena, op: &Conv2d<'_>) {
+pub fn conv2d(ctx: Context<'_>, arena: &mut Arena, op: &Conv2d<'_>) {
     let spec = op.weights.spec;
     let (input, output) = (op.input, op.output);
     let window = Window { kernel: spec.kernel, stride: spec.stride, padding: spec.padding };
@@ -100,33 +115,5 @@ pub fn conv2d(_ctx: Context<'_>, arena: &mut Arena, op: &Conv2d<'_>) {
     assert!(input.c == spec.ic && output.c == spec.oc, "{spec:?} from {input:?} to {output:?}");
     op.scratch.assert_holds(op.weights.scratch_len(output.h, output.w, 1), arena.len());
     op.scratch.assert_outside_all(&[Some(input), Some(output), op.residual]);
-    let [kh, kw] = spec.kernel;
-    let data = arena.as_mut_slice();
-    for i in 0..output.n {
-        for y in 0..output.h {
-            for x in 0..output.w {
-                for o in 0..spec.oc {
-                    let mut acc = op.weights.bias[o];
-                    for ky in 0..kh {
-                        for kx in 0..kw {
-                            let iy = (y * spec.stride[0] + ky) as isize - spec.padding[0] as isize;
-                            let ix = (x * spec.stride[1] + kx) as isize - spec.padding[1] as isize;
-                            let base = input.index(i, 0, 0) as isize
-                                + iy * input.row_stride as isize
-                                + ix * input.pixel_stride as isize;
-                            for c in 0..spec.ic {
-                                acc += data[base as usize + c]
-                                    * op.weights.weight[((o * spec.ic + c) * kh + ky) * kw + kx];
-                            }
-                        }
-                    }
-                    let mut v = apply(op.activation, acc);
-                    if let Some(r) = op.residual {
-                        v += data[r.index(i, y, x) + o];
-                    }
-                    data[output.index(i, y, x) + o] = v;
-                }
-            }
-        }
-    }
+    direct::run(ctx, arena, op);
 }

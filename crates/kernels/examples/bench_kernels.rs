@@ -1,0 +1,229 @@
+//! Measures the kernels on the shapes of the nano models.
+//!
+//! `cargo run --release -p ferroyolo-kernels --example bench_kernels -- [filter] [isa] [threads]`
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use ferroyolo_kernels::{
+    Activation, Arena, Context, Conv2d, ConvSpec, Isa, PackedConv, Threads, View, conv2d,
+};
+
+/// Rounds over all benches; the minimum and the median over them are shown.
+const ROUNDS: usize = 15;
+
+/// Seconds that a measurement takes at least.
+const LEAST: f64 = 0.004;
+
+struct Bench {
+    name: String,
+    /// Floating point operations, or bytes for those that only move data.
+    work: f64,
+    unit: &'static str,
+    run: Box<dyn FnMut()>,
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let filter = args.first().cloned().unwrap_or_default();
+    let isas = match args.get(1).map(String::as_str) {
+        None | Some("all") => Isa::available(),
+        Some(name) => vec![Isa::by_name(name).expect("this CPU has the instruction set")],
+    };
+    let n_threads = args.get(2).map_or(1, |n| n.parse().expect("a number of threads"));
+    let mut benches = vec![];
+    for isa in isas {
+        for bench in all(isa, n_threads) {
+            if bench.name.contains(&filter) {
+                benches.push(bench);
+            }
+        }
+    }
+    let mut peaks = vec![];
+    let mut times = vec![vec![]; benches.len()];
+    for _ in 0..ROUNDS {
+        peaks.push(peak());
+        for (bench, times) in benches.iter_mut().zip(&mut times) {
+            times.push(measure(&mut bench.run));
+        }
+    }
+    let peak = peaks.iter().copied().fold(0.0, f64::max) * n_threads as f64;
+    println!("peak of fused multiplications: {peak:.0} GFLOP/s on {n_threads} threads");
+    println!("{:<52} {:>9} {:>9} {:>8} {:>6}", "op/shape/isa", "min us", "median", "G/s", "peak");
+    for (bench, mut times) in benches.iter().zip(times) {
+        times.sort_by(f64::total_cmp);
+        let (min, median) = (times[0], times[times.len() / 2]);
+        let rate = bench.work / min / 1e9;
+        let share = if bench.unit == "F" { format!("{:.0}%", 100.0 * rate / peak) } else { "-".into() };
+        println!(
+            "{:<52} {:>9.1} {:>9.1} {rate:>7.1}{} {share:>6}",
+            bench.name,
+            min * 1e6,
+            median * 1e6,
+            bench.unit
+        );
+    }
+}
+
+/// Seconds of a call, the smallest of several.
+fn measure(run: &mut dyn FnMut()) -> f64 {
+    let mut best = f64::INFINITY;
+    let mut total = 0.0;
+    while total < LEAST {
+        let start = Instant::now();
+        run();
+        let time = start.elapsed().as_secs_f64();
+        best = best.min(time);
+        total += time;
+    }
+    best
+}
+
+/// GFLOP/s of fused multiplications on registers alone, on one thread, with the best instruction set.
+fn peak() -> f64 {
+    let best = Isa::best().name();
+    let run = || {
+        let (x, y) = (black_box(0.999), black_box(0.001));
+        #[cfg(target_arch = "x86_64")]
+        match best {
+            // SAFETY: this is what `Isa::best` has detected.
+            "avx512" => return black_box(unsafe { peak_avx512(x, y) }),
+            // SAFETY: this is what `Isa::best` has detected.
+            "avx2" => return black_box(unsafe { peak_avx2(x, y) }),
+            _ => {}
+        }
+        black_box(peak_portable(x, y))
+    };
+    let flops = (PEAK_STEPS * 12 * 16 * 2) as f64;
+    flops
+        / measure(&mut || {
+            run();
+        })
+        / 1e9
+}
+
+/// Steps of a measurement of the peak; each multiplies 12 vectors of 16.
+const PEAK_STEPS: usize = 200_000;
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn peak_avx512(x: f32, y: f32) -> f32 {
+    use std::arch::x86_64::{_mm512_fmadd_ps, _mm512_reduce_add_ps, _mm512_set1_ps};
+    let (x, y) = (_mm512_set1_ps(x), _mm512_set1_ps(y));
+    let mut acc = [y; 12];
+    for _ in 0..PEAK_STEPS {
+        for a in &mut acc {
+            *a = _mm512_fmadd_ps(*a, x, y);
+        }
+    }
+    let mut sum = 0.0;
+    for a in acc {
+        sum += _mm512_reduce_add_ps(a);
+    }
+    sum
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn peak_avx2(x: f32, y: f32) -> f32 {
+    use std::arch::x86_64::{_mm256_cvtss_f32, _mm256_fmadd_ps, _mm256_set1_ps};
+    let (x, y) = (_mm256_set1_ps(x), _mm256_set1_ps(y));
+    let mut acc = [y; 12];
+    for _ in 0..2 * PEAK_STEPS {
+        for a in &mut acc {
+            *a = _mm256_fmadd_ps(*a, x, y);
+        }
+    }
+    let mut sum = 0.0;
+    for a in acc {
+        sum += _mm256_cvtss_f32(a);
+    }
+    sum
+}
+
+fn peak_portable(x: f32, y: f32) -> f32 {
+    let mut acc = [[y; 4]; 12];
+    for _ in 0..4 * PEAK_STEPS {
+        acc = acc.map(|row| row.map(|a| a * x + y));
+    }
+    acc.iter().flatten().sum()
+}
+
+fn all(isa: Isa, n_threads: usize) -> Vec<Bench> {
+    let mut benches = vec![];
+    // (ic, oc, kernel, stride, output height and width)
+    let convs = [
+        (3, 16, 3, 2, 320),
+        (16, 32, 3, 2, 160),
+        (32, 64, 3, 2, 80),
+        (64, 64, 3, 2, 80),
+        (64, 128, 3, 2, 40),
+        (128, 128, 3, 2, 40),
+        (128, 256, 3, 2, 20),
+        (32, 32, 1, 1, 160),
+        (48, 64, 1, 1, 160),
+        (64, 64, 1, 1, 80),
+        (96, 128, 1, 1, 80),
+        (256, 64, 1, 1, 80),
+        (64, 80, 1, 1, 80),
+        (80, 80, 1, 1, 80),
+        (192, 128, 1, 1, 40),
+        (256, 128, 1, 1, 40),
+        (384, 128, 1, 1, 40),
+        (256, 256, 1, 1, 20),
+        (384, 256, 1, 1, 20),
+        (512, 256, 1, 1, 20),
+        (8, 16, 3, 1, 160),
+        (16, 8, 3, 1, 160),
+        (16, 16, 3, 1, 160),
+        (32, 32, 3, 1, 160),
+        (32, 32, 3, 1, 80),
+        (64, 64, 3, 1, 80),
+        (64, 64, 3, 1, 40),
+        (64, 80, 3, 1, 80),
+        (80, 80, 3, 1, 80),
+        (128, 64, 3, 1, 40),
+        (128, 128, 3, 1, 40),
+        (128, 128, 3, 1, 20),
+        (256, 64, 3, 1, 20),
+    ];
+    for (ic, oc, k, stride, size) in convs {
+        benches.push(conv(isa, n_threads, ic, oc, k, stride, size));
+    }
+    benches
+}
+
+fn conv(isa: Isa, n_threads: usize, ic: usize, oc: usize, k: usize, stride: usize, size: usize) -> Bench {
+    let spec = ConvSpec { oc, ic, kernel: [k; 2], stride: [stride; 2], padding: [k / 2; 2] };
+    let weight: Vec<f32> = (0..oc * ic * k * k).map(|i| (i % 13) as f32 * 0.01 - 0.06).collect();
+    let weights = PackedConv::new(spec, &weight, None, None);
+    let in_size = size * stride;
+    let halo = k / 2;
+    let input = View::buffer(0, 1, in_size, in_size, ic, halo);
+    let output_at = View::buffer_len(1, in_size, in_size, ic, halo).next_multiple_of(16);
+    let output = View::buffer(output_at, 1, size, size, oc, 1);
+    let scratch_at = (output_at + View::buffer_len(1, size, size, oc, 1)).next_multiple_of(16);
+    let scratch =
+        ferroyolo_kernels::Scratch { offset: scratch_at, len: weights.scratch_len(size, size, n_threads) };
+    let mut arena = Arena::new(scratch_at + scratch.len).expect("enough memory");
+    for (i, x) in arena.as_mut_slice()[..output_at].iter_mut().enumerate() {
+        *x = (i % 7) as f32 * 0.1 - 0.3;
+    }
+    let threads = Threads::new(n_threads).expect("threads");
+    Bench {
+        name: format!("conv/{ic}->{oc} k{k} s{stride} @{size}/{}", isa.name()),
+        work: 2.0 * (size * size * oc * ic * k * k) as f64,
+        unit: "F",
+        run: Box::new(move || {
+            let op = Conv2d {
+                weights: &weights,
+                activation: Activation::Silu,
+                input,
+                output,
+                residual: None,
+                scratch,
+            };
+            conv2d(Context { isa, threads: &threads }, &mut arena, &op);
+        }),
+    }
+}

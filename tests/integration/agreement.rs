@@ -47,7 +47,7 @@ fn demo_network_agrees_with_pytorch() {
 
 #[test]
 fn narrow_networks_agree_with_pytorch() {
-    for name in ["detect8", "detect26"] {
+    for name in ["detect8", "detect26", "detectx"] {
         let goldens = root().join("tests/goldens");
         let bytes = read(&goldens.join(format!("{name}.model.safetensors")));
         for options in configurations() {

@@ -6,7 +6,9 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use ferroyolo_kernels::{
-    Activation, Arena, Context, Conv2d, ConvSpec, Isa, PackedConv, Threads, View, conv2d,
+    Activation, Arena, Attention, Context, Conv2d, ConvSpec, Depthwise2d, DepthwiseSpec, Isa, MaxPool2d,
+    PackedConv, PackedDepthwise, Scratch, Threads, View, activate, add, attention, attention_scratch_len,
+    conv2d, depthwise2d, dfl_planar, max_over_channels, max_pool2d, store_planar, upsample_nearest,
 };
 
 /// Rounds over all benches; the minimum and the median over them are shown.
@@ -190,7 +192,102 @@ fn all(isa: Isa, n_threads: usize) -> Vec<Bench> {
     for (ic, oc, k, stride, size) in convs {
         benches.push(conv(isa, n_threads, ic, oc, k, stride, size));
     }
+    for (c, size) in [(64, 80), (80, 80), (128, 40), (80, 40), (256, 20), (80, 20)] {
+        benches.push(depthwise(isa, n_threads, c, size));
+    }
+    benches.push(others(isa, n_threads, "pool", 128, 20));
+    benches.push(others(isa, n_threads, "upsample", 128, 20));
+    benches.push(others(isa, n_threads, "upsample", 128, 40));
+    benches.push(others(isa, n_threads, "add", 64, 40));
+    benches.push(others(isa, n_threads, "silu", 64, 40));
+    benches.push(others(isa, n_threads, "planar", 80, 80));
+    benches.push(others(isa, n_threads, "max", 80, 80));
+    benches.push(others(isa, n_threads, "dfl", 64, 80));
+    benches.push(attend(isa, n_threads));
     benches
+}
+
+/// Two buffers of the same number of channels, the second `factor` times as wide and high, in an arena of noise.
+fn buffers(c: usize, size: usize, factor: usize, scratch_len: usize) -> (Arena, View, View, Scratch) {
+    let input = View::buffer(0, 1, size, size, c, 1);
+    let output_at = View::buffer_len(1, size, size, c, 1).next_multiple_of(16);
+    let output = View::buffer(output_at, 1, size * factor, size * factor, c, 1);
+    let end = output_at + View::buffer_len(1, size * factor, size * factor, c, 1);
+    let scratch = Scratch { offset: end.next_multiple_of(16), len: scratch_len };
+    let mut arena = Arena::new(scratch.offset + scratch_len).expect("enough memory");
+    for (i, x) in arena.as_mut_slice()[..output_at].iter_mut().enumerate() {
+        *x = (i % 7) as f32 * 0.1 - 0.3;
+    }
+    (arena, input, output, scratch)
+}
+
+fn depthwise(isa: Isa, n_threads: usize, c: usize, size: usize) -> Bench {
+    let spec = DepthwiseSpec { c, kernel: [3; 2], stride: [1; 2], padding: [1; 2] };
+    let weight: Vec<f32> = (0..c * 9).map(|i| (i % 13) as f32 * 0.01 - 0.06).collect();
+    let weights = PackedDepthwise::new(spec, &weight, None, None);
+    let (mut arena, input, output, _) = buffers(c, size, 1, 0);
+    let threads = Threads::new(n_threads).expect("threads");
+    Bench {
+        name: format!("depthwise/{c} k3 s1 @{size}/{}", isa.name()),
+        work: 2.0 * (size * size * c * 4) as f64,
+        unit: "B",
+        run: Box::new(move || {
+            let op = Depthwise2d {
+                weights: &weights,
+                activation: Activation::Silu,
+                input,
+                output,
+                residual: None,
+            };
+            depthwise2d(Context { isa, threads: &threads }, &mut arena, &op);
+        }),
+    }
+}
+
+/// Kernels that move data; their rate is in bytes read and written.
+fn others(isa: Isa, n_threads: usize, what: &'static str, c: usize, size: usize) -> Bench {
+    let factor = if what == "upsample" { 2 } else { 1 };
+    let (mut arena, input, output, _) = buffers(c, size, factor, 0);
+    let threads = Threads::new(n_threads).expect("threads");
+    let mut planes = vec![0.0; c * size * size];
+    Bench {
+        name: format!("{what}/{c} @{size}/{}", isa.name()),
+        work: ((1 + factor * factor) * size * size * c * 4) as f64,
+        unit: "B",
+        run: Box::new(move || {
+            let ctx = Context { isa, threads: &threads };
+            let pixels = size * size;
+            match what {
+                "pool" => {
+                    let (kernel, stride, padding) = ([5; 2], [1; 2], [2; 2]);
+                    max_pool2d(ctx, &mut arena, &MaxPool2d { kernel, stride, padding, input, output });
+                }
+                "upsample" => upsample_nearest(ctx, &mut arena, 2, input, output),
+                "add" => add(ctx, &mut arena, input, output, output),
+                "silu" => activate(ctx, &mut arena, Activation::Silu, input, output),
+                "max" => max_over_channels(ctx, &arena, input, 0, &mut planes[..pixels]),
+                "dfl" => dfl_planar(ctx, &arena, input, 0, c / 4, &mut planes, pixels, 0),
+                _ => store_planar(ctx, &arena, input, 0, &mut planes, pixels, 0, Activation::Sigmoid),
+            }
+        }),
+    }
+}
+
+fn attend(isa: Isa, n_threads: usize) -> Bench {
+    let (heads, key_dim, head_dim, size) = (2, 32, 64, 20);
+    let scratch_len = attention_scratch_len(heads, key_dim, head_dim, size * size, n_threads);
+    let (mut arena, qkv, output, scratch) = buffers(256, size, 1, scratch_len);
+    let threads = Threads::new(n_threads).expect("threads");
+    let output = output.channels(0, 128);
+    Bench {
+        name: format!("attention/400 tokens, 2 heads of 32 and 64/{}", isa.name()),
+        work: 2.0 * (heads * 400 * 400 * (key_dim + head_dim)) as f64,
+        unit: "F",
+        run: Box::new(move || {
+            let op = Attention { heads, key_dim, head_dim, areas: 1, scale: 0.2, qkv, output, scratch };
+            attention(Context { isa, threads: &threads }, &mut arena, &op);
+        }),
+    }
 }
 
 fn conv(isa: Isa, n_threads: usize, ic: usize, oc: usize, k: usize, stride: usize, size: usize) -> Bench {
@@ -203,8 +300,7 @@ fn conv(isa: Isa, n_threads: usize, ic: usize, oc: usize, k: usize, stride: usiz
     let output_at = View::buffer_len(1, in_size, in_size, ic, halo).next_multiple_of(16);
     let output = View::buffer(output_at, 1, size, size, oc, 1);
     let scratch_at = (output_at + View::buffer_len(1, size, size, oc, 1)).next_multiple_of(16);
-    let scratch =
-        ferroyolo_kernels::Scratch { offset: scratch_at, len: weights.scratch_len(size, size, n_threads) };
+    let scratch = Scratch { offset: scratch_at, len: weights.scratch_len(size, size, n_threads) };
     let mut arena = Arena::new(scratch_at + scratch.len).expect("enough memory");
     for (i, x) in arena.as_mut_slice()[..output_at].iter_mut().enumerate() {
         *x = (i % 7) as f32 * 0.1 - 0.3;

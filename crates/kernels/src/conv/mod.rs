@@ -2,6 +2,7 @@
 
 mod direct;
 pub(crate) mod strip;
+mod winograd;
 
 use crate::simd::LANES;
 use crate::view::Window;
@@ -28,6 +29,8 @@ pub struct PackedConv {
     spec: ConvSpec,
     /// `[block of 16 output channels][kh][kw][ic][16]`, zero beyond the last channel.
     weight: Vec<f32>,
+    /// Weights for Winograd convolution, where the shape allows it.
+    winograd: Option<Vec<f32>>,
     /// Zero beyond the last channel, up to a whole block.
     bias: Vec<f32>,
 }
@@ -78,12 +81,14 @@ impl PackedConv {
         if let Some(bias) = bias {
             padded_bias[..oc].copy_from_slice(bias);
         }
-        PackedConv { spec, weight: packed, bias: padded_bias }
+        let winograd = winograd::is_possible(&spec).then(|| winograd::pack(&spec, weight, scale));
+        PackedConv { spec, weight: packed, winograd, bias: padded_bias }
     }
 
     /// Memory of the packed weights in bytes.
     pub fn bytes(&self) -> usize {
-        size_of_val(&self.weight[..]) + size_of_val(&self.bias[..])
+        let winograd = self.winograd.as_deref().unwrap_or_default();
+        size_of_val(&self.weight[..]) + size_of_val(winograd) + size_of_val(&self.bias[..])
     }
 
     /// The shape of the convolution.
@@ -92,8 +97,16 @@ impl PackedConv {
     }
 
     /// How many elements of scratch [`conv2d`] needs for an output of this size on this number of threads.
-    pub fn scratch_len(&self, _out_h: usize, _out_w: usize, _threads: usize) -> usize {
-        0
+    pub fn scratch_len(&self, out_h: usize, out_w: usize, threads: usize) -> usize {
+        match self.winograd_for(out_h, out_w) {
+            Some(_) => winograd::scratch_len(&self.spec, out_h, out_w, threads),
+            None => 0,
+        }
+    }
+
+    /// The weights for Winograd convolution, where that is the way for an output of this size.
+    fn winograd_for(&self, out_h: usize, out_w: usize) -> Option<&[f32]> {
+        self.winograd.as_deref().filter(|_| winograd::pays(out_h, out_w))
     }
 }
 
@@ -113,7 +126,10 @@ pub fn conv2d(ctx: Context<'_>, arena: &mut Arena, op: &Conv2d<'_>) {
     let window = Window { kernel: spec.kernel, stride: spec.stride, padding: spec.padding };
     window.assert_fits(arena.len(), &input, &output, op.residual.as_ref());
     assert!(input.c == spec.ic && output.c == spec.oc, "{spec:?} from {input:?} to {output:?}");
-    op.scratch.assert_holds(op.weights.scratch_len(output.h, output.w, 1), arena.len());
+    op.scratch.assert_holds(op.weights.scratch_len(output.h, output.w, ctx.threads.n()), arena.len());
     op.scratch.assert_outside_all(&[Some(input), Some(output), op.residual]);
-    direct::run(ctx, arena, op);
+    match op.weights.winograd_for(output.h, output.w) {
+        Some(weight) => winograd::run(ctx, arena, op, weight),
+        None => direct::run(ctx, arena, op),
+    }
 }

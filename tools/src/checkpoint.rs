@@ -130,6 +130,11 @@ pub(crate) fn find_prefix(bytes: &[u8], archive: &Archive) -> Result<String> {
     Ok(prefix.to_owned())
 }
 
+/// Whether `bytes` begin with a header length of less than 2^48 and a JSON object.
+pub(crate) fn looks_like_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(8) == Some(&b'{') && bytes.get(6..8) == Some(&[0, 0])
+}
+
 /// What a file that is no zip archive is, as far as that can be told.
 fn not_a_zip(bytes: &Arc<Vec<u8>>) -> Error {
     if bytes.is_empty() {
@@ -140,7 +145,7 @@ fn not_a_zip(bytes: &Arc<Vec<u8>>) -> Error {
             "legacy torch file, as PyTorch wrote them before 1.6: load and save it with a newer one",
         );
     }
-    if bytes.get(8) == Some(&b'{') && bytes.get(8..).is_some_and(|rest| rest.starts_with(b"{\"")) {
+    if looks_like_safetensors(bytes) {
         return Error::format("safetensors file, not a PyTorch checkpoint: nothing to convert");
     }
     match Pickle::parse(Arc::clone(bytes), 0..bytes.len()) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::checkpoint::{Checkpoint, find_prefix, read_file};
+use crate::checkpoint::{Checkpoint, find_prefix, looks_like_safetensors, read_file};
 use crate::convert::{Network, find_network};
 use crate::error::{Error, Result, printable};
 use crate::pickle::{GlobalUse, Pickle, scan};
@@ -100,10 +100,6 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
         }
     }
     Ok(found)
-}
-
-fn looks_like_safetensors(bytes: &[u8]) -> bool {
-    bytes.get(8) == Some(&b'{') && bytes.get(..8).is_some_and(|len| len[6..] == [0, 0])
 }
 
 impl Inspection {

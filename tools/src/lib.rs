@@ -25,6 +25,8 @@ mod error;
 mod fold;
 mod inspect;
 pub mod pickle;
+#[cfg(test)]
+mod testing;
 mod torch;
 mod write;
 pub mod zip;

@@ -3,7 +3,6 @@
 //! Written here rather than with the `safetensors` crate for two reasons: the same input gives the same bytes (that
 //! crate keeps the metadata in a hash map), and tensors are converted one at a time while they are written.
 
-use std::borrow::Cow;
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -62,11 +61,15 @@ impl OutTensor {
         self.n_elements() * self.ty.size()
     }
 
-    fn bytes<'a>(&'a self, file: &'a [u8]) -> Cow<'a, [u8]> {
+    fn write(&self, out: &mut impl Write, file: &[u8]) -> io::Result<()> {
+        /// Elements converted at a time, so that no tensor is in memory twice.
+        const BLOCK: usize = 1 << 14;
         match &self.data {
-            Data::Owned(bytes) => Cow::Borrowed(bytes),
-            Data::File(range, ty) if *ty == self.ty => Cow::Borrowed(&file[range.clone()]),
-            Data::File(range, ty) => Cow::Owned(convert(&file[range.clone()], *ty, self.ty)),
+            Data::Owned(bytes) => out.write_all(bytes),
+            Data::File(range, ty) if *ty == self.ty => out.write_all(&file[range.clone()]),
+            Data::File(range, ty) => file[range.clone()]
+                .chunks(BLOCK * ty.size())
+                .try_for_each(|block| out.write_all(&convert(block, *ty, self.ty))),
         }
     }
 }
@@ -101,7 +104,7 @@ pub(crate) fn write_to(
     out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
     out.write_all(&header).map_err(failed)?;
     for tensor in order {
-        out.write_all(&tensor.bytes(file)).map_err(failed)?;
+        tensor.write(out, file).map_err(failed)?;
     }
     Ok(())
 }

@@ -396,3 +396,177 @@ fn text<'a>(bytes: &'a [u8], name: &Range<usize>) -> &'a str {
 fn shown(bytes: &[u8], name: &Range<usize>) -> String {
     printable(&String::from_utf8_lossy(&bytes[name.clone()]))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{ZipStyle, zip};
+
+    const STYLES: [ZipStyle; 2] = [ZipStyle::Torch, ZipStyle::Plain];
+
+    fn sample(style: ZipStyle) -> Vec<u8> {
+        zip(style, &[("x/data.pkl", b"first"), ("x/data/0", b""), ("x/data/1", &[7; 100])])
+    }
+
+    fn refusal(bytes: &[u8]) -> String {
+        Archive::parse(bytes).unwrap_err().to_string()
+    }
+
+    /// Where `what` stands for the `n`th time.
+    fn find(bytes: &[u8], what: &[u8], n: usize) -> usize {
+        bytes.windows(what.len()).enumerate().filter(|(_, window)| *window == what).nth(n).unwrap().0
+    }
+
+    #[test]
+    fn entries_are_found_by_name() {
+        for style in STYLES {
+            let bytes = sample(style);
+            let archive = Archive::parse(&bytes).unwrap();
+            assert_eq!(archive.len(), 3);
+            assert_eq!(&bytes[archive.find(&bytes, "x/data.pkl").unwrap()], b"first");
+            assert_eq!(archive.find(&bytes, "x/data/0").unwrap().len(), 0);
+            assert_eq!(&bytes[archive.find(&bytes, "x/data/1").unwrap()], [7; 100]);
+            assert!(archive.find(&bytes, "x/data").is_none());
+        }
+        assert!(Archive::parse(&zip(ZipStyle::Plain, &[])).unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_truncation_is_an_error() {
+        for style in STYLES {
+            let bytes = sample(style);
+            for len in 0..bytes.len() {
+                assert!(Archive::parse(&bytes[..len]).is_err(), "{style:?} cut to {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn damaged_data_is_told_by_its_checksum() {
+        for style in STYLES {
+            let mut bytes = sample(style);
+            let at = find(&bytes, b"first", 0);
+            bytes[at] ^= 1;
+            let message = refusal(&bytes);
+            assert!(message.starts_with("x/data.pkl: checksum is "), "{message}");
+        }
+    }
+
+    #[test]
+    fn something_before_or_behind_is_refused() {
+        for style in STYLES {
+            let bytes = sample(style);
+            assert!(refusal(&[&bytes[..], b"x"].concat()).contains("no end record"));
+            assert!(Archive::parse(&[b"x", &bytes[..]].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn headers_that_disagree_are_refused() {
+        // Offsets of fields in the local header: flags 6, method 8, checksum 14, sizes 18 and 22, name 30.
+        for field in [6, 8, 14, 18, 22, 30] {
+            let mut bytes = sample(ZipStyle::Plain);
+            let at = find(&bytes, b"PK\x03\x04", 2);
+            bytes[at + field] ^= 1;
+            let message = refusal(&bytes);
+            assert!(message.contains("x/data/1") && message.contains("disagree"), "{field}: {message}");
+        }
+    }
+
+    #[test]
+    fn compressed_and_encrypted_entries_are_refused() {
+        // Offsets of fields in the central header: flags 8, method 10.
+        for (field, value, want) in [(8, 1, "flags"), (10, 8, "compressed (method 8)")] {
+            let mut bytes = sample(ZipStyle::Plain);
+            let at = find(&bytes, b"PK\x01\x02", 1);
+            bytes[at + field] = value;
+            let message = refusal(&bytes);
+            assert!(message.contains("x/data/0") && message.contains(want), "{message}");
+        }
+    }
+
+    #[test]
+    fn overlaps_and_gaps_are_refused() {
+        let mut bytes = sample(ZipStyle::Plain);
+        let (first, second) = (find(&bytes, b"PK\x01\x02", 0), find(&bytes, b"PK\x01\x02", 1));
+        let offset: Vec<u8> = bytes[first + 42..first + 46].to_vec();
+        bytes[second + 42..second + 46].copy_from_slice(&offset);
+        assert!(refusal(&bytes).contains("overlaps"), "{}", refusal(&bytes));
+
+        let mut bytes = sample(ZipStyle::Plain);
+        let at = find(&bytes, b"PK\x01\x02", 0);
+        bytes[at + 42] += 4;
+        assert!(refusal(&bytes).contains("gap"), "{}", refusal(&bytes));
+    }
+
+    #[test]
+    fn names_have_to_be_plain_and_unique() {
+        for name in ["../x", "/x", "x//y", "x/./y", "x\\y", "x\0", ""] {
+            let message = refusal(&zip(ZipStyle::Plain, &[(name, b"")]));
+            assert!(message.contains("plain relative path"), "{name:?}: {message}");
+        }
+        let message = refusal(&zip(ZipStyle::Plain, &[("x", b"1"), ("x", b"2")]));
+        assert_eq!(message, "x: zip entry is there twice");
+    }
+
+    #[test]
+    fn a_count_that_the_file_cant_hold_is_not_believed() {
+        let mut bytes = sample(ZipStyle::Torch);
+        let at = find(&bytes, b"PK\x06\x06", 0);
+        for field in [24, 32] {
+            bytes[at + field..at + field + 8].copy_from_slice(&(u64::MAX / 2).to_le_bytes());
+        }
+        let end = bytes.len() - 22;
+        bytes[end + 8..end + 12].fill(0xff);
+        assert!(refusal(&bytes).contains("entries"), "{}", refusal(&bytes));
+    }
+
+    #[test]
+    fn records_of_64_bits_are_read_and_have_to_agree() {
+        let mut bytes = sample(ZipStyle::Torch);
+        let end = bytes.len() - 22;
+        bytes[end + 8..end + 20].fill(0xff);
+        assert_eq!(Archive::parse(&bytes).unwrap().len(), 3);
+        bytes[end + 8..end + 12].fill(9);
+        assert!(refusal(&bytes).contains("disagree"));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_is_read(contents in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..200), 0..8)) {
+            for style in STYLES {
+                let names: Vec<String> = (0..contents.len()).map(|idx| format!("x/data/{idx}")).collect();
+                let entries: Vec<(&str, &[u8])> =
+                    names.iter().map(String::as_str).zip(contents.iter().map(Vec::as_slice)).collect();
+                let bytes = zip(style, &entries);
+                let archive = Archive::parse(&bytes).unwrap();
+                prop_assert_eq!(archive.len(), entries.len());
+                for (name, content) in entries {
+                    prop_assert_eq!(&bytes[archive.find(&bytes, name).unwrap()], content);
+                }
+            }
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Archive::parse(&bytes);
+        }
+
+        #[test]
+        fn a_changed_byte_never_panics_nor_changes_data(at in any::<prop::sample::Index>(), with in 1..=255u8) {
+            for style in STYLES {
+                let sound = sample(style);
+                let mut bytes = sound.clone();
+                let at = at.index(bytes.len());
+                bytes[at] ^= with;
+                // Times, versions and padding may change unnoticed, data and names may not.
+                if let Ok(archive) = Archive::parse(&bytes) {
+                    let data = archive.find(&bytes, "x/data/1").map(|range| bytes[range].to_vec());
+                    prop_assert_eq!(data, Some(vec![7; 100]));
+                }
+            }
+        }
+    }
+}

@@ -261,8 +261,14 @@ fn n_out(conv: &TreeModule, path: &str) -> Result<usize> {
     let groups = attr("groups").filter(|&groups| groups > 0).ok_or_else(|| malformed("groups"))?;
     let (first, second) = if conv.class == "ConvTranspose2d" { (n_in, n_out) } else { (n_out, n_in) };
     let fits = shape.len() == 4 && shape[0] == first && shape[1].checked_mul(groups) == Some(second);
+    let kernel_size = conv.attrs.get("kernel_size").and_then(serde_json::Value::as_array);
+    let fits = fits
+        && kernel_size.is_some_and(|size| {
+            size.len() == 2 && (0..2).all(|axis| size[axis].as_u64() == Some(shape[2 + axis] as u64))
+        });
     if !fits || shape.contains(&0) {
-        let message = format!("shape is {shape:?}, expected [{first}, {second} / {groups}, height, width]");
+        let message =
+            format!("shape is {shape:?}, expected [{first}, {second} / {groups}] and the kernel size");
         return Err(Error::tensor(place(), message));
     }
     Ok(n_out)

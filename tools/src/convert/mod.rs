@@ -1,6 +1,8 @@
 //! Checkpoint to model file.
 
 mod emit;
+#[cfg(test)]
+mod tests;
 mod ultralytics;
 mod yolox;
 

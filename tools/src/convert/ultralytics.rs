@@ -23,6 +23,7 @@ pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(
         return Err(Error::unsupported("model", "sequence of layers is empty"));
     };
 
+    check_transforms(pickle, model.state)?;
     let mut emitter = Emitter::new(&checkpoint.bytes, dtype);
     let mut layers = Vec::with_capacity(sequence.children.len());
     for (index, (name, module)) in sequence.children.iter().enumerate() {
@@ -185,6 +186,42 @@ fn imgsz(pickle: &Pickle, state: Id) -> Result<[u32; 2]> {
         };
     }
     Ok([DEFAULT_IMGSZ; 2])
+}
+
+/// A classifier may carry the transforms that its pictures went through. A normalisation among them would have to be
+/// done at run time, and the model file has no place for it, so it may only be one that changes nothing.
+fn check_transforms(pickle: &Pickle, state: Id) -> Result<()> {
+    let state_of = |id| match *pickle.node(id) {
+        Node::Object { state, .. } => Some(state),
+        _ => None,
+    };
+    let steps =
+        pickle.get(state, "transforms").and_then(state_of).and_then(|state| pickle.get(state, "transforms"));
+    for step in steps.and_then(|steps| pickle.sequence(steps)).unwrap_or_default() {
+        let Node::Object { global, state, .. } = *pickle.node(*step) else { continue };
+        if pickle.global(global).1 != "Normalize" {
+            continue;
+        }
+        let all = |key, neutral: f64| {
+            let values = pickle.get(state, key).and_then(|id| pickle.sequence(id));
+            values.is_some_and(|values| values.iter().all(|&id| number(pickle, id) == Some(neutral)))
+        };
+        if !all("mean", 0.0) || !all("std", 1.0) {
+            return Err(Error::unsupported(
+                "transforms",
+                "the network's pictures have to be normalised by mean and deviation",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// An integer or a float.
+fn number(pickle: &Pickle, id: Id) -> Option<f64> {
+    match *pickle.node(id) {
+        Node::Float(value) => Some(value),
+        _ => pickle.int(id).map(|value| value as f64),
+    }
 }
 
 fn kpt_shape(model: &TreeModule, head: &TreeModule) -> Result<Option<[u32; 2]>> {

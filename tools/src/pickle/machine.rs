@@ -18,7 +18,7 @@ const MAX_STRING: usize = 1 << 20;
 /// Instructions, at most. A checkpoint of the largest networks has about 400,000.
 const MAX_INSTRUCTIONS: u64 = 1 << 26;
 /// Memory for values that any file may use, however small it is.
-const BUDGET_FLOOR: usize = 1 << 20;
+const BUDGET_FLOOR: usize = 1 << 16;
 
 /// The opcodes that [`run`] accepts.
 const UNDERSTOOD: &[u8] = b"\x80\x95(.N\x88\x89)JKMG\x8aX\x8c]}\x8ft\x85\x86\x87ae\x90suqr\x94hjc\x93QR\x81b";
@@ -49,8 +49,7 @@ pub(super) fn run(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Result<Pickle> {
         memo: Vec::new(),
         n_memo: 0,
         small_ints: [NOT_SET; 256],
-        spent: 0,
-        budget: BUDGET_FLOOR.max(bytes.len()),
+        budget: Budget { spent: 0, limit: BUDGET_FLOOR.max(bytes.len()) },
     };
     for node in [Node::None, Node::Bool(false), Node::Bool(true), Node::Tuple { start: 0, len: 0 }] {
         machine.add(node, 0)?;
@@ -82,8 +81,42 @@ struct Machine<'a> {
     n_memo: usize,
     /// Values of one byte are made once.
     small_ints: [Id; 256],
+    budget: Budget,
+}
+
+/// Memory for values: what is taken, and what may be taken.
+struct Budget {
     spent: usize,
-    budget: usize,
+    limit: usize,
+}
+
+impl Budget {
+    fn charge(&mut self, n_bytes: usize) -> Result<()> {
+        self.replace(0, n_bytes)
+    }
+
+    /// A block of `new` bytes takes the place of one of `old` bytes; while it is filled, both are there.
+    fn replace(&mut self, old: usize, new: usize) -> Result<()> {
+        match self.spent.checked_add(new) {
+            Some(peak) if peak <= self.limit => self.spent = peak - old,
+            _ => {
+                let message = format!("pickle's values take more than {} bytes of memory", self.limit);
+                return Err(Error::limit("", message));
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes room for `n` more items in `items`.
+    fn reserve<T>(&mut self, items: &mut Vec<T>, n: usize) -> Result<()> {
+        let (len, capacity) = (items.len(), items.capacity());
+        if n > capacity - len {
+            let wanted = len.saturating_add(n).max(2 * capacity);
+            self.replace(capacity * size_of::<T>(), wanted.saturating_mul(size_of::<T>()))?;
+            items.reserve_exact(wanted - len);
+        }
+        Ok(())
+    }
 }
 
 impl Machine<'_> {
@@ -160,20 +193,12 @@ impl Machine<'_> {
 
     // Memory and depth.
 
-    fn charge(&mut self, n_bytes: usize) -> Result<()> {
-        self.spent = self.spent.saturating_add(n_bytes);
-        if self.spent > self.budget {
-            let message = format!("pickle's values take more than {} bytes of memory", self.budget);
-            return Err(Error::limit("", message));
-        }
-        Ok(())
-    }
-
     fn add(&mut self, node: Node, depth: u16) -> Result<Id> {
         if depth > MAX_DEPTH {
             return Err(Error::limit("", format!("values nest deeper than {MAX_DEPTH}")));
         }
-        self.charge(size_of::<Node>() + 2 * size_of::<u16>())?;
+        self.budget.charge(size_of::<Node>())?;
+        self.budget.reserve(&mut self.depths, 1)?;
         let id = self.nodes.push(node)?;
         self.depths.push(depth);
         Ok(id)
@@ -196,9 +221,7 @@ impl Machine<'_> {
     // The stack.
 
     fn push(&mut self, id: Id) -> Result<()> {
-        if self.stack.len() == self.stack.capacity() {
-            self.charge(self.stack.len().max(16) * 2 * size_of::<Id>())?;
-        }
+        self.budget.reserve(&mut self.stack, 1)?;
         self.stack.push(id);
         Ok(())
     }
@@ -268,9 +291,11 @@ impl Machine<'_> {
     }
 
     fn tuple(&mut self, from: usize) -> Result<()> {
-        let depth = self.depth_over(&self.stack[from..]);
-        let (tuple, grown) = self.nodes.new_tuple(&self.stack[from..])?;
-        self.charge(grown)?;
+        let items = &self.stack[from..];
+        let depth = self.depth_over(items);
+        let tuple = self.nodes.next_tuple(items.len())?;
+        self.budget.reserve(self.nodes.pool(), items.len())?;
+        self.nodes.pool().extend_from_slice(items);
         self.stack.truncate(from);
         self.push_new(tuple, depth)
     }
@@ -284,13 +309,16 @@ impl Machine<'_> {
         let depth = self.depth_over(&self.stack[from..]);
         let target = *self.stack[..from].last().ok_or_else(|| Error::corrupt("", "nothing to append to"))?;
         self.height_below(n + 1)?;
-        let new = self.stack[from..].iter().copied();
-        let grown = match self.nodes.get_mut(target) {
-            Node::List(items) if !to_set => items.extend(new),
-            Node::Set(items) if to_set => items.extend(new),
+        let items = match self.nodes.get_mut(target) {
+            Node::List(items) if !to_set => items,
+            Node::Set(items) if to_set => items,
             _ => return Err(Error::refused("", "appends to something other than a list or set")),
         };
-        self.charge(grown)?;
+        if n > 0 {
+            let items = items.grown();
+            self.budget.reserve(items, n)?;
+            items.extend_from_slice(&self.stack[from..]);
+        }
         self.stack.truncate(from);
         self.deepen(target, depth)
     }
@@ -303,13 +331,14 @@ impl Machine<'_> {
         self.height_below(n + 1)?;
         let depth = self.depth_over(&self.stack[from..]);
         let target = self.stack[from - 1];
-        let grown = match self.nodes.get_mut(target) {
-            Node::Dict { items, .. } => {
-                items.extend(self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])))
-            }
-            _ => return Err(Error::refused("", "sets items of something other than a dict")),
+        let Node::Dict { items, .. } = self.nodes.get_mut(target) else {
+            return Err(Error::refused("", "sets items of something other than a dict"));
         };
-        self.charge(grown)?;
+        if n > 0 {
+            let items = items.grown();
+            self.budget.reserve(items, n / 2)?;
+            items.extend(self.stack[from..].chunks_exact(2).map(|pair| (pair[0], pair[1])));
+        }
         self.stack.truncate(from);
         self.deepen(target, depth)
     }
@@ -322,7 +351,8 @@ impl Machine<'_> {
         }
         let idx = idx as usize;
         if idx >= self.memo.len() {
-            self.charge((idx + 1 - self.memo.len()) * 2 * size_of::<Id>())?;
+            let more = idx + 1 - self.memo.len();
+            self.budget.reserve(&mut self.memo, more)?;
             self.memo.resize(idx + 1, NOT_SET);
         }
         if std::mem::replace(&mut self.memo[idx], id) == NOT_SET {
@@ -339,7 +369,7 @@ impl Machine<'_> {
             return Err(Error::corrupt("", "name of a global is not UTF-8"));
         };
         let kind = allow::lookup(module_text, name_text).map_err(|reason| Error::refused("", reason))?;
-        self.charge(3 * size_of::<GlobalRef>())?;
+        self.budget.reserve(&mut self.globals, 1)?;
         let idx = u32::try_from(self.globals.len()).map_err(|_| Error::limit("", "too many globals"))?;
         self.globals.push(GlobalRef { module, name, kind });
         self.push_new(Node::Global(idx), 0)
@@ -420,18 +450,17 @@ impl Machine<'_> {
     }
 
     fn set_of(&mut self, list: Id) -> Result<()> {
-        let n = match self.nodes.get(list) {
-            Node::List(items) => items.as_slice().len(),
-            _ => return Err(Error::refused("", "set of something other than a list")),
+        let Node::List(items) = self.nodes.get(list) else {
+            return Err(Error::refused("", "set of something other than a list"));
         };
-        self.charge(n * size_of::<Id>() + size_of::<Vec<Id>>())?;
-        let items = match self.nodes.get(list) {
-            Node::List(items) => items.as_slice().to_vec(),
-            _ => Vec::new(),
-        };
-        let depth = self.depth_over(&items);
+        let items = items.as_slice();
+        let depth = self.depth_over(items);
         let mut set = Items::new();
-        set.extend(items.into_iter());
+        if !items.is_empty() {
+            let copies = set.grown();
+            self.budget.reserve(copies, items.len())?;
+            copies.extend_from_slice(items);
+        }
         self.push_new(Node::Set(set), depth)
     }
 

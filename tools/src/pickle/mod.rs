@@ -9,6 +9,8 @@ pub(crate) mod allow;
 mod machine;
 pub(crate) mod opcode;
 pub(crate) mod scan;
+#[cfg(test)]
+mod tests;
 pub(crate) mod value;
 
 pub use scan::{GlobalUse, Scan, scan};

@@ -5,6 +5,7 @@
 //! there to inform. Whether a file is read is never decided by it.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use serde::Serialize;
 
@@ -59,13 +60,18 @@ impl GlobalUse {
 
 /// Scans one or several pickles that stand one after the other in `bytes`.
 pub fn scan(bytes: &[u8]) -> Scan {
+    if u32::try_from(bytes.len()).is_err() {
+        return Scan { refused: vec!["pickle is larger than 4 GiB".to_owned()], ..Scan::default() };
+    }
     let mut scanner = Scanner {
         bytes,
         scan: Scan::default(),
         by_name: HashMap::new(),
         stack: Vec::new(),
-        memo: HashMap::new(),
-        most_slots: bytes.len() / 16 + 4096,
+        memo: Vec::new(),
+        n_memo: 0,
+        most_slots: bytes.len() / 64 + 4096,
+        most_memo: bytes.len() / 8 + 4096,
         refused_opcodes: [false; 256],
     };
     let mut at = 0;
@@ -95,11 +101,16 @@ pub fn scan(bytes: &[u8]) -> Scan {
 enum Slot {
     Mark,
     Other,
-    /// Text at this place.
-    Str(usize, usize),
-    Global(usize),
+    /// Text at this place, of this length.
+    Str(u32, u16),
+    Global(u32),
     /// What a call of the global gives.
-    Made(usize),
+    Made(u32),
+}
+
+/// Names are short; of a longer text nothing needs to be known.
+fn text(range: &Range<usize>) -> Slot {
+    u16::try_from(range.len()).map_or(Slot::Other, |len| Slot::Str(range.start as u32, len))
 }
 
 /// How a global is used.
@@ -114,8 +125,10 @@ struct Scanner<'a> {
     scan: Scan,
     by_name: HashMap<(String, String), usize>,
     stack: Vec<Slot>,
-    memo: HashMap<u64, Slot>,
+    memo: Vec<Slot>,
+    n_memo: u64,
     most_slots: usize,
+    most_memo: usize,
     refused_opcodes: [bool; 256],
 }
 
@@ -132,6 +145,7 @@ impl Scanner<'_> {
             (b'.', _) => {
                 self.stack.clear();
                 self.memo.clear();
+                self.n_memo = 0;
             }
             (b'(', _) => self.push(Slot::Mark),
             (b'0', _) => {
@@ -162,12 +176,12 @@ impl Scanner<'_> {
                 self.push(Slot::Other);
             }
             (b'X' | 0x8c | 0x8d | b'V' | b'U' | b'T', Arg::Bytes(range)) => {
-                self.push(Slot::Str(range.start, range.end))
+                self.push(text(range));
             }
             // Protocol 0 writes strings with quotes around them.
             (b'S', Arg::Bytes(range)) => {
                 let inner = if range.len() >= 2 { range.start + 1..range.end - 1 } else { range.clone() };
-                self.push(Slot::Str(inner.start, inner.end));
+                self.push(text(&inner));
             }
             (b'q' | b'r', &Arg::Unsigned(idx)) => self.memoize(idx),
             (b'p', Arg::Bytes(range)) => {
@@ -175,7 +189,7 @@ impl Scanner<'_> {
                     self.memoize(idx);
                 }
             }
-            (0x94, _) => self.memoize(self.memo.len() as u64),
+            (0x94, _) => self.memoize(self.n_memo),
             (b'h' | b'j', &Arg::Unsigned(idx)) => self.recall(idx),
             (b'g', Arg::Bytes(range)) => match self.number(range.clone()) {
                 Some(idx) => self.recall(idx),
@@ -193,8 +207,9 @@ impl Scanner<'_> {
             (0x93, _) => {
                 let (name, module) = (self.pop(), self.pop());
                 let slot = match (module, name) {
-                    (Slot::Str(m, m_end), Slot::Str(n, n_end)) => {
-                        self.global(m..m_end, n..n_end, instruction)
+                    (Slot::Str(m, m_len), Slot::Str(n, n_len)) => {
+                        let (m, n) = (m as usize, n as usize);
+                        self.global(m..m + usize::from(m_len), n..n + usize::from(n_len), instruction)
                     }
                     _ => {
                         self.refuse(format!("{}: name of a global is not a string", instruction.place()));
@@ -226,7 +241,7 @@ impl Scanner<'_> {
             (b'b', _) => {
                 self.pop();
                 if let Slot::Made(idx) | Slot::Global(idx) = self.top()
-                    && let Some(global) = self.scan.globals.get_mut(idx)
+                    && let Some(global) = self.scan.globals.get_mut(idx as usize)
                 {
                     global.build += 1;
                 }
@@ -274,38 +289,37 @@ impl Scanner<'_> {
         above
     }
 
+    /// Entries that are numbered out of all proportion are left out.
     fn memoize(&mut self, idx: u64) {
-        if self.memo.len() < self.most_slots {
-            self.memo.insert(idx, self.top());
+        self.n_memo += 1;
+        let Some(idx) = usize::try_from(idx).ok().filter(|&idx| idx < self.most_memo) else { return };
+        if idx >= self.memo.len() {
+            self.memo.resize(idx + 1, Slot::Other);
         }
+        self.memo[idx] = self.top();
     }
 
     fn recall(&mut self, idx: u64) {
-        let slot = self.memo.get(&idx).copied().unwrap_or(Slot::Other);
+        let slot =
+            usize::try_from(idx).ok().and_then(|idx| self.memo.get(idx).copied()).unwrap_or(Slot::Other);
         self.push(slot);
     }
 
-    fn number(&self, range: std::ops::Range<usize>) -> Option<u64> {
+    fn number(&self, range: Range<usize>) -> Option<u64> {
         std::str::from_utf8(&self.bytes[range]).ok()?.trim().parse().ok()
     }
 
-    fn global(
-        &mut self,
-        module: std::ops::Range<usize>,
-        name: std::ops::Range<usize>,
-        instruction: &Instruction,
-    ) -> Slot {
-        let text = |range: std::ops::Range<usize>| printable(&String::from_utf8_lossy(&self.bytes[range]));
+    fn global(&mut self, module: Range<usize>, name: Range<usize>, instruction: &Instruction) -> Slot {
+        let text = |range: Range<usize>| printable(&String::from_utf8_lossy(&self.bytes[range]));
         let key = (text(module.clone()), text(name.clone()));
         if let Some(&idx) = self.by_name.get(&key) {
             self.scan.globals[idx].named += 1;
-            return Slot::Global(idx);
+            return Slot::Global(idx as u32);
         }
         if self.scan.globals.len() >= MAX_LISTED {
             return Slot::Other;
         }
-        let exact =
-            |range: std::ops::Range<usize>| std::str::from_utf8(&self.bytes[range]).unwrap_or_default();
+        let exact = |range: Range<usize>| std::str::from_utf8(&self.bytes[range]).unwrap_or_default();
         let verdict = allow::lookup(exact(module), exact(name));
         let allowed = verdict.is_ok();
         if let Err(reason) = verdict {
@@ -325,14 +339,14 @@ impl Scanner<'_> {
             build: 0,
         });
         self.by_name.insert(key, idx);
-        Slot::Global(idx)
+        Slot::Global(idx as u32)
     }
 
     /// Counts a call and pushes what it gives.
     fn call(&mut self, callee: Slot, how: Use, instruction: &Instruction) {
         let made = match callee {
             Slot::Global(idx) => {
-                if let Some(global) = self.scan.globals.get_mut(idx) {
+                if let Some(global) = self.scan.globals.get_mut(idx as usize) {
                     match how {
                         Use::Reduce => global.reduce += 1,
                         Use::NewObj => global.newobj += 1,
@@ -342,7 +356,7 @@ impl Scanner<'_> {
             }
             Slot::Made(idx) => {
                 let (module, name) =
-                    (self.scan.globals[idx].module.clone(), self.scan.globals[idx].name.clone());
+                    (&self.scan.globals[idx as usize].module, &self.scan.globals[idx as usize].name);
                 self.refuse(format!("{}: would call what `{module} {name}` returned", instruction.place()));
                 Slot::Made(idx)
             }
@@ -370,7 +384,7 @@ mod tests {
         assert_eq!(names(&scan), ["collections OrderedDict"]);
         let global = &scan.globals[0];
         assert_eq!((global.named, global.reduce, global.newobj, global.build), (1, 2, 0, 0));
-        assert_eq!((scan.protocol, scan.n_instructions), (2, 9));
+        assert_eq!((scan.protocol, scan.n_instructions), (2, 10));
     }
 
     #[test]

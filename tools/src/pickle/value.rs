@@ -75,20 +75,9 @@ impl<T> Items<T> {
         self.0.as_ref().map_or(&[], |grown| &grown.0)
     }
 
-    /// Appends `items` and returns by how many bytes the container has grown.
-    pub(crate) fn extend(&mut self, items: impl ExactSizeIterator<Item = T>) -> usize {
-        if items.len() == 0 {
-            return 0;
-        }
-        let is_new = self.0.is_none();
-        let grown = self.0.get_or_insert_with(|| Box::new(Grown(Vec::new())));
-        let before = grown.0.capacity();
-        if is_new {
-            // Most containers are filled once.
-            grown.0.reserve_exact(items.len());
-        }
-        grown.0.extend(items);
-        (grown.0.capacity() - before) * size_of::<T>() + if is_new { size_of::<Grown<T>>() } else { 0 }
+    /// The items as a vector that can grow; made where there is none yet.
+    pub(crate) fn grown(&mut self) -> &mut Vec<T> {
+        &mut self.0.get_or_insert_with(|| Box::new(Grown(Vec::new()))).0
     }
 }
 
@@ -255,16 +244,17 @@ impl Arena {
         Ok(Id(id))
     }
 
-    /// A tuple of `items`; also returns by how many bytes the pool has grown.
-    pub(crate) fn new_tuple(&mut self, items: &[Id]) -> Result<(Node, usize)> {
-        let before = self.pool.capacity();
-        let start =
-            u32::try_from(self.pool.len()).map_err(|_| Error::limit("", "pickle builds too many tuples"))?;
-        self.pool.extend_from_slice(items);
-        Ok((
-            Node::Tuple { start, len: items.len() as u32 },
-            (self.pool.capacity() - before) * size_of::<Id>(),
-        ))
+    /// A tuple of the `n` values that are pushed to [`Self::pool`] next.
+    pub(crate) fn next_tuple(&self, n: usize) -> Result<Node> {
+        match (u32::try_from(self.pool.len()), u32::try_from(n)) {
+            (Ok(start), Ok(len)) => Ok(Node::Tuple { start, len }),
+            _ => Err(Error::limit("", "pickle builds too many tuples")),
+        }
+    }
+
+    /// Items of all tuples, one after the other.
+    pub(crate) fn pool(&mut self) -> &mut Vec<Id> {
+        &mut self.pool
     }
 
     /// The items, if it is a tuple.

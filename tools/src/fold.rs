@@ -4,6 +4,8 @@
 //! as it was trained, so half-precision kernels lose nothing. Only branches that are summed (RepConv, RepVGGDW)
 //! change the kernel. All of it is computed in `f64`.
 
+use std::borrow::Cow;
+
 use crate::error::{Error, Result};
 use crate::torch::{TensorRef, TreeModule};
 
@@ -79,56 +81,78 @@ pub(crate) struct Branch<'a> {
     pub(crate) affine: Affine,
 }
 
-/// Sums parallel convolutions with odd, centred kernels into one kernel of the size of the first, and one bias.
-///
-/// `identity` is a batch norm of the input itself. `groups` tells where channel `o` finds its own input in the kernel.
-pub(crate) fn sum_branches(
-    file: &[u8],
-    path: &str,
-    branches: &[Branch<'_>],
-    identity: Option<&Affine>,
-    groups: usize,
-) -> Result<(Vec<f32>, Vec<f64>)> {
-    let shape = &branches[0].kernel.shape;
-    let &[n_out, n_in, h, w] = shape.as_slice() else {
-        return Err(Error::tensor(path, format!("kernel has the shape {shape:?}, expected four dimensions")));
-    };
-    let mut kernel = vec![0f64; n_out * n_in * h * w];
-    let mut bias = vec![0f64; n_out];
-    for branch in branches {
-        let &[b_out, b_in, b_h, b_w] = branch.kernel.shape.as_slice() else {
-            return Err(Error::tensor(path, format!("kernel has the shape {:?}", branch.kernel.shape)));
+/// The sum of parallel convolutions with odd, centred kernels, as one convolution of the size of the first.
+pub(crate) struct Sum<'a> {
+    branches: &'a [Branch<'a>],
+    bytes: Vec<Cow<'a, [u8]>>,
+    identity: Option<&'a Affine>,
+    shape: [usize; 4],
+}
+
+impl<'a> Sum<'a> {
+    /// Checks that the kernels fit.
+    ///
+    /// `identity` is a batch norm of the input itself, which needs as many inputs as outputs in each of the `groups`.
+    pub(crate) fn new(
+        file: &'a [u8],
+        path: &str,
+        branches: &'a [Branch<'a>],
+        identity: Option<&'a Affine>,
+        groups: usize,
+    ) -> Result<Self> {
+        let four = |kernel: &TensorRef| <[usize; 4]>::try_from(kernel.shape.as_slice()).ok();
+        let shapes: Option<Vec<[usize; 4]>> = branches.iter().map(|branch| four(branch.kernel)).collect();
+        let shapes = shapes.ok_or_else(|| Error::tensor(path, "kernels do not have four dimensions"))?;
+        let [n_out, n_in, h, w] = shapes[0];
+        let fits = |of: &[usize; 4]| {
+            of[..2] == [n_out, n_in]
+                && of[2] <= h
+                && of[3] <= w
+                && (h - of[2]).is_multiple_of(2)
+                && (w - of[3]).is_multiple_of(2)
         };
-        let fits = (b_out, b_in) == (n_out, n_in)
-            && b_h <= h
-            && b_w <= w
-            && (h - b_h) % 2 == 0
-            && (w - b_w) % 2 == 0;
-        if !fits {
-            let message = format!("kernels {:?} and {shape:?} can't be added", branch.kernel.shape);
-            return Err(Error::tensor(path, message));
+        if !shapes.iter().all(fits) {
+            return Err(Error::tensor(path, format!("kernels of shapes {shapes:?} can't be added")));
         }
-        let (top, left) = ((h - b_h) / 2, (w - b_w) / 2);
-        let bytes = branch.kernel.bytes(file);
-        for (idx, value) in branch.kernel.ty.values(&bytes).enumerate() {
-            let (plane, row, column) = (idx / (b_h * b_w), idx / b_w % b_h, idx % b_w);
-            kernel[(plane * h + top + row) * w + left + column] += value * branch.affine.scale[plane / n_in];
-        }
-        bias.iter_mut().zip(&branch.affine.bias).for_each(|(sum, addend)| *sum += addend);
-    }
-    if let Some(identity) = identity {
-        let per_group = n_out / groups.max(1);
-        if groups == 0 || per_group == 0 || per_group != n_in || h % 2 == 0 || w % 2 == 0 {
+        if identity.is_some() && (n_in.checked_mul(groups) != Some(n_out) || h % 2 == 0 || w % 2 == 0) {
             return Err(Error::tensor(
                 path,
-                format!("identity branch does not fit a kernel of shape {shape:?}"),
+                format!("identity does not fit a kernel of shape {:?}", shapes[0]),
             ));
         }
-        for (out, (scale, addend)) in identity.scale.iter().zip(&identity.bias).enumerate() {
-            let plane = out * n_in + out % per_group;
-            kernel[(plane * h + h / 2) * w + w / 2] += scale;
-            bias[out] += addend;
-        }
+        let bytes = branches.iter().map(|branch| branch.kernel.bytes(file)).collect();
+        Ok(Self { branches, bytes, identity, shape: shapes[0] })
     }
-    Ok((kernel.into_iter().map(|value| value as f32).collect(), bias))
+
+    /// The kernel, element by element; one output channel at a time is in memory as `f64`.
+    pub(crate) fn kernel(&self) -> impl Iterator<Item = f64> {
+        (0..self.shape[0]).flat_map(|out| self.channel(out))
+    }
+
+    /// The bias.
+    pub(crate) fn bias(&self) -> Vec<f64> {
+        let affines = self.branches.iter().map(|branch| &branch.affine).chain(self.identity);
+        affines.fold(vec![0.0; self.shape[0]], |sums, affine| {
+            sums.into_iter().zip(&affine.bias).map(|(sum, addend)| sum + addend).collect()
+        })
+    }
+
+    /// The kernel of one output channel.
+    fn channel(&self, out: usize) -> Vec<f64> {
+        let [_, n_in, h, w] = self.shape;
+        let mut kernel = vec![0.0; n_in * h * w];
+        for (branch, bytes) in self.branches.iter().zip(&self.bytes) {
+            let (b_h, b_w) = (branch.kernel.shape[2], branch.kernel.shape[3]);
+            let (top, left) = ((h - b_h) / 2, (w - b_w) / 2);
+            let size = n_in * b_h * b_w * branch.kernel.ty.size();
+            for (idx, value) in branch.kernel.ty.values(&bytes[out * size..][..size]).enumerate() {
+                let (plane, row, column) = (idx / (b_h * b_w), idx / b_w % b_h, idx % b_w);
+                kernel[(plane * h + top + row) * w + left + column] += value * branch.affine.scale[out];
+            }
+        }
+        if let Some(identity) = self.identity {
+            kernel[(out % n_in * h + h / 2) * w + w / 2] += identity.scale[out];
+        }
+        kernel
+    }
 }

@@ -103,7 +103,7 @@ pub fn inspect(path: &Path) -> Result<Inspection> {
 }
 
 impl Inspection {
-    /// Whether [`Checkpoint::open`] refuses the file.
+    /// Whether the file is refused: it can't be opened, or its network can't be read.
     pub fn is_refused(&self) -> bool {
         !self.refused.is_empty()
     }

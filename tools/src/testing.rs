@@ -228,6 +228,20 @@ pub(crate) fn checkpoint(data: &[u8]) -> Vec<u8> {
     zip(ZipStyle::Torch, &[("x/data.pkl", data), ("x/byteorder", b"little"), ("x/version", b"3\n")])
 }
 
+/// The opcodes of a module that holds one module twice, which holds one twice, and so on: a tree of 2^levels.
+pub(crate) fn doubled(levels: usize) -> Vec<u8> {
+    let start =
+        b"ctorch.nn.modules.container\nSequential\n)\x81}(X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}";
+    let mut code = start.to_vec();
+    if levels > 0 {
+        code.extend(b"X\x08\0\0\0_modules}(X\x01\0\0\x000");
+        code.extend(doubled(levels - 1));
+        code.extend(b"q\0X\x01\0\0\x001h\0u");
+    }
+    code.extend(b"ub");
+    code
+}
+
 /// Builds checkpoints with tensors in them.
 #[derive(Default)]
 pub(crate) struct Builder {

@@ -3,13 +3,15 @@
 //! Written here rather than with the `safetensors` crate for two reasons: the same input gives the same bytes (that
 //! crate keeps the metadata in a hash map), and tensors are converted one at a time while they are written.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::torch::ScalarType;
@@ -88,31 +90,47 @@ pub(crate) fn convert(bytes: &[u8], from: ScalarType, to: ScalarType) -> Vec<u8>
     out
 }
 
-/// Writes header and tensors to `out`.
-///
-/// `metadata` keeps its order. Tensors are laid out by falling element size, then by name, so each is aligned to its
-/// element.
-pub(crate) fn write_to(
-    out: &mut impl Write,
-    file: &[u8],
-    metadata: &[(&str, String)],
-    tensors: &[OutTensor],
-) -> Result<()> {
-    let order = order(tensors);
-    let header = header(metadata, &order)?;
-    let failed = |source| Error::io("can't write the model", source);
-    out.write_all(&(header.len() as u64).to_le_bytes()).map_err(failed)?;
-    out.write_all(&header).map_err(failed)?;
-    for tensor in order {
-        tensor.write(out, file).map_err(failed)?;
-    }
-    Ok(())
+/// A file as it will be written: its header, and the tensors in their order.
+pub(crate) struct Layout<'a> {
+    header: Vec<u8>,
+    order: Vec<&'a OutTensor>,
 }
 
-/// The number of bytes that [`write_to`] writes.
-pub(crate) fn written_len(metadata: &[(&str, String)], tensors: &[OutTensor]) -> Result<usize> {
-    let data: usize = tensors.iter().map(OutTensor::n_bytes).sum();
-    Ok(8 + header(metadata, &order(tensors))?.len() + data)
+impl<'a> Layout<'a> {
+    /// Lays `tensors` out by falling element size, then by name, so each is aligned to its element.
+    ///
+    /// `metadata` keeps its order. Errors if the header gets longer than readers accept.
+    pub(crate) fn new(metadata: &[(&str, String)], tensors: &'a [OutTensor]) -> Result<Self> {
+        let mut order: Vec<&OutTensor> = tensors.iter().collect();
+        order.sort_by(|a, b| b.ty.size().cmp(&a.ty.size()).then_with(|| a.name.cmp(&b.name)));
+        if let Some(pair) = order.windows(2).find(|pair| pair[0].name == pair[1].name) {
+            return Err(Error::corrupt(pair[0].name.clone(), "tensor is there twice"));
+        }
+        let mut header = header(metadata, &order).map_err(|source| {
+            Error::new(ErrorKind::Format, "header", "can't be written as JSON").with_source(source)
+        })?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        if header.len() > MAX_HEADER {
+            return Err(Error::limit(
+                "header",
+                format!("takes {} bytes, {MAX_HEADER} are the most", header.len()),
+            ));
+        }
+        Ok(Self { header, order })
+    }
+
+    /// Size of the file.
+    pub(crate) fn n_bytes(&self) -> usize {
+        8 + self.header.len() + self.order.iter().map(|tensor| tensor.n_bytes()).sum::<usize>()
+    }
+
+    /// Writes the file; `file` is the checkpoint that the tensors' elements lie in.
+    pub(crate) fn write_to(&self, out: &mut impl Write, file: &[u8]) -> Result<()> {
+        let failed = |source| Error::io("can't write the model", source);
+        out.write_all(&(self.header.len() as u64).to_le_bytes()).map_err(failed)?;
+        out.write_all(&self.header).map_err(failed)?;
+        self.order.iter().try_for_each(|tensor| tensor.write(out, file)).map_err(failed)
+    }
 }
 
 /// Writes a file whole or not at all: to a temporary name beside it, which is then renamed.
@@ -124,21 +142,14 @@ pub(crate) fn write_atomically(
     let Some(name) = path.file_name() else {
         return Err(Error::new(ErrorKind::Io, "", "path has no file name").in_file(&shown));
     };
-    let mut temporary_name = std::ffi::OsString::from(".");
-    temporary_name.push(name);
-    temporary_name.push(format!(".{}.part", std::process::id()));
-    let temporary = path.with_file_name(temporary_name);
-    let result = fs::File::create(&temporary)
-        .map_err(|source| Error::io("can't create the file", source))
-        .and_then(|file| {
-            let mut out = io::BufWriter::new(file);
-            write(&mut out)?;
-            let file =
-                out.into_inner().map_err(|error| Error::io("can't write the model", error.into_error()))?;
-            file.sync_all().map_err(|source| Error::io("can't write the model", source))?;
-            fs::rename(&temporary, path)
-                .map_err(|source| Error::io("can't put the file in its place", source))
-        });
+    let (file, temporary) = create_beside(path, name).map_err(|error| error.in_file(&shown))?;
+    let mut out = io::BufWriter::new(file);
+    let result = write(&mut out).and_then(|()| {
+        let file =
+            out.into_inner().map_err(|error| Error::io("can't write the model", error.into_error()))?;
+        file.sync_all().map_err(|source| Error::io("can't write the model", source))?;
+        fs::rename(&temporary, path).map_err(|source| Error::io("can't put the file in its place", source))
+    });
     result.map_err(|error| {
         // The failure to report is the first one; a temporary that can't be removed adds nothing to it.
         let _ = fs::remove_file(&temporary);
@@ -146,37 +157,56 @@ pub(crate) fn write_atomically(
     })
 }
 
-fn order(tensors: &[OutTensor]) -> Vec<&OutTensor> {
-    let mut order: Vec<&OutTensor> = tensors.iter().collect();
-    order.sort_by(|a, b| b.ty.size().cmp(&a.ty.size()).then_with(|| a.name.cmp(&b.name)));
-    order
+/// A new file beside `path`, under a name that nobody else has.
+fn create_beside(path: &Path, name: &OsStr) -> Result<(fs::File, PathBuf)> {
+    const MAX_ATTEMPTS: u32 = 1000;
+    let mut attempt = 0;
+    loop {
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}-{attempt}.part", std::process::id()));
+        let temporary = path.with_file_name(temporary);
+        match fs::OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Ok(file) => return Ok((file, temporary)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < MAX_ATTEMPTS => {
+                attempt += 1;
+            }
+            Err(error) => return Err(Error::io("can't create a file beside it", error)),
+        }
+    }
 }
 
-fn header(metadata: &[(&str, String)], order: &[&OutTensor]) -> Result<Vec<u8>> {
-    let mut header = Map::new();
-    let metadata = metadata.iter().map(|(key, value)| ((*key).to_owned(), Value::from(value.as_str())));
-    header.insert("__metadata__".to_owned(), Value::Object(metadata.collect()));
+fn header(metadata: &[(&str, String)], order: &[&OutTensor]) -> serde_json::Result<Vec<u8>> {
+    /// Pairs as a JSON object.
+    struct Object<'a>(&'a [(&'a str, String)]);
+
+    impl Serialize for Object<'_> {
+        fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+            serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
+        }
+    }
+
+    #[derive(Serialize)]
+    struct Entry<'a> {
+        dtype: &'static str,
+        shape: &'a [usize],
+        data_offsets: [usize; 2],
+    }
+
+    let mut bytes = Vec::new();
+    let mut serializer = serde_json::Serializer::new(&mut bytes);
+    let mut map = serializer.serialize_map(None)?;
+    map.serialize_entry("__metadata__", &Object(metadata))?;
     let mut offset = 0;
     for tensor in order {
-        let end = offset + tensor.n_bytes();
-        let entry = json!({"dtype": tensor.ty.name(), "shape": tensor.shape, "data_offsets": [offset, end]});
-        if header.insert(tensor.name.clone(), entry).is_some() {
-            return Err(Error::corrupt(tensor.name.clone(), "tensor is there twice"));
-        }
-        offset = end;
+        let data_offsets = [offset, offset + tensor.n_bytes()];
+        map.serialize_entry(
+            &tensor.name,
+            &Entry { dtype: tensor.ty.name(), shape: &tensor.shape, data_offsets },
+        )?;
+        offset = data_offsets[1];
     }
-    let mut bytes = serde_json::to_vec(&header).map_err(|source| {
-        Error::new(ErrorKind::Format, "header", "can't be written as JSON").with_source(source)
-    })?;
-    while bytes.len() % 8 != 0 {
-        bytes.push(b' ');
-    }
-    if bytes.len() > MAX_HEADER {
-        return Err(Error::limit(
-            "header",
-            format!("takes {} bytes, {MAX_HEADER} are the most", bytes.len()),
-        ));
-    }
+    map.end()?;
     Ok(bytes)
 }
 
@@ -201,8 +231,9 @@ mod tests {
         let file = [9, 9, 0x00, 0x3c, 0x00, 0x40, 0x00, 0xc0, 9];
         let metadata = [("z", "1".to_owned()), ("a", "{\"x\": 2}".to_owned())];
         let mut bytes = Vec::new();
-        write_to(&mut bytes, &file, &metadata, &tensors).unwrap();
-        assert_eq!(bytes.len(), written_len(&metadata, &tensors).unwrap());
+        let layout = Layout::new(&metadata, &tensors).unwrap();
+        layout.write_to(&mut bytes, &file).unwrap();
+        assert_eq!(bytes.len(), layout.n_bytes());
 
         let read = safetensors::SafeTensors::deserialize(&bytes).unwrap();
         assert_eq!(read.tensor("a.weight").unwrap().data(), &file[2..8]);
@@ -220,7 +251,7 @@ mod tests {
     #[test]
     fn two_tensors_of_one_name_are_refused() {
         let tensors = [tensor("x", &[1.0]), tensor("x", &[2.0])];
-        let error = write_to(&mut Vec::new(), &[], &[], &tensors).unwrap_err();
+        let error = Layout::new(&[], &tensors).err().unwrap();
         assert_eq!(error.to_string(), "x: tensor is there twice");
     }
 

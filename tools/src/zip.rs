@@ -95,14 +95,15 @@ impl Archive {
         self.entries.is_empty()
     }
 
-    /// Names and data ranges, sorted by name.
+    /// Names and data ranges, sorted by name; `bytes` are those that the archive was parsed from.
     pub fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a str, Range<usize>)> {
         self.entries.iter().map(|entry| (text(bytes, &entry.name), entry.data.clone()))
     }
 
-    /// Where the data of `name` lies.
+    /// Where the data of `name` lies; `bytes` are those that the archive was parsed from.
     pub fn find(&self, bytes: &[u8], name: &str) -> Option<Range<usize>> {
-        let found = self.entries.binary_search_by(|entry| bytes[entry.name.clone()].cmp(name.as_bytes()));
+        let name_of = |entry: &Entry| bytes.get(entry.name.clone()).unwrap_or_default();
+        let found = self.entries.binary_search_by(|entry| name_of(entry).cmp(name.as_bytes()));
         found.ok().map(|idx| self.entries[idx].data.clone())
     }
 }
@@ -390,7 +391,7 @@ impl Fields<'_> {
 }
 
 fn text<'a>(bytes: &'a [u8], name: &Range<usize>) -> &'a str {
-    std::str::from_utf8(&bytes[name.clone()]).unwrap_or_default()
+    bytes.get(name.clone()).and_then(|name| std::str::from_utf8(name).ok()).unwrap_or_default()
 }
 
 fn shown(bytes: &[u8], name: &Range<usize>) -> String {

@@ -29,59 +29,64 @@ impl<'a> Emitter<'a> {
     }
 
     /// Adds the tensors of the module at `path` and returns its description.
-    pub(crate) fn emit(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
+    pub(crate) fn emit(&mut self, path: &str, module: TreeModule) -> Result<Module> {
         match module.class.as_str() {
             "Conv2d" | "ConvTranspose2d" | "Linear" => return self.emit_plain(path, module),
-            "RepConv" if module.child("conv1").is_some() => return self.emit_rep_conv(path, module),
-            "RepVGGDW" if module.child("conv1").is_some() => return self.emit_rep_vgg(path, module),
+            // 3x3 + 1x1 convolutions, each with its batch norm, and perhaps a batch norm of the input.
+            "RepConv" if module.child("conv1").is_some() => {
+                return self.emit_sum(path, module, ["conv1", "conv2"], Some("bn"));
+            }
+            // 7x7 + 3x3 depthwise convolutions, each with its batch norm.
+            "RepVGGDW" if module.child("conv1").is_some() => {
+                return self.emit_sum(path, module, ["conv", "conv1"], None);
+            }
             "BatchNorm1d" | "BatchNorm2d" | "SyncBatchNorm" => {
                 return Err(Error::unsupported(
                     path,
                     "batch norm does not follow a convolution it can be folded into",
                 ));
             }
-            "DFL" => {
-                return Ok(Module {
-                    class: module.class.clone(),
-                    attrs: module.attrs.clone(),
-                    children: Vec::new(),
-                });
-            }
+            // What it computes follows from its one attribute.
+            "DFL" => return Ok(leaf(module)),
             _ => {}
         }
-        let mut out =
-            Module { class: module.class.clone(), attrs: module.attrs.clone(), children: Vec::new() };
-        let folded = folded_conv(module);
-        for (name, child) in &module.children {
-            let child_path = join(path, name);
-            if is_training_only(&module.class, name, child) || folded.is_some_and(|(_, _, bn)| bn == name) {
+        let folded = folded_conv(&module);
+        if let Some(name) = folded {
+            self.fold_conv(path, &module, name)?;
+        }
+        let mut children = Vec::with_capacity(module.children.len());
+        for (name, child) in module.children {
+            if is_training_only(&module.class, &name, &child) || (folded.is_some() && name == "bn") {
                 continue;
             }
             let child = match folded {
-                Some((conv, bn, bn_name)) if name == conv => {
-                    let n_out = n_out(child, &child_path)?;
-                    let bias = self.conv_bias(child, &child_path, n_out)?;
-                    let affine =
-                        fold::batch_norm(self.file, bn, &join(path, bn_name), n_out, bias.as_deref())?;
-                    self.kernel(&child_path, weight(child, &child_path)?)?;
-                    self.affine(&child_path, affine)?;
-                    leaf(child)
-                }
-                _ => self.emit(&child_path, child)?,
+                Some(conv) if name == conv => leaf(child),
+                _ => self.emit(&join(path, &name), child)?,
             };
-            out.children.push((name.clone(), child));
+            children.push((name, child));
         }
         for (name, tensor) in &module.tensors {
             self.other(join(path, name), tensor)?;
         }
-        Ok(out)
+        Ok(Module { class: module.class, attrs: module.attrs, children })
+    }
+
+    /// Adds the kernel of the convolution `name` of a module, with the batch norm behind it folded.
+    fn fold_conv(&mut self, path: &str, module: &TreeModule, name: &str) -> Result<()> {
+        let (Some(conv), Some(bn)) = (module.child(name), module.child("bn")) else { return Ok(()) };
+        let conv_path = join(path, name);
+        let n_out = n_out(conv, &conv_path)?;
+        let bias = self.conv_bias(conv, &conv_path, n_out)?;
+        let affine = fold::batch_norm(self.file, bn, &join(path, "bn"), n_out, bias.as_deref())?;
+        self.kernel(&conv_path, weight(conv, &conv_path)?)?;
+        self.affine(&conv_path, affine)
     }
 
     /// A convolution or linear layer that no batch norm follows.
-    fn emit_plain(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
-        let n_out = n_out(module, path)?;
-        self.kernel(path, weight(module, path)?)?;
-        if let Some(bias) = self.conv_bias(module, path, n_out)? {
+    fn emit_plain(&mut self, path: &str, module: TreeModule) -> Result<Module> {
+        let n_out = n_out(&module, path)?;
+        self.kernel(path, weight(&module, path)?)?;
+        if let Some(bias) = self.conv_bias(&module, path, n_out)? {
             self.push(OutTensor::f32(format!("{path}.bias"), vec![n_out], bias)?)?;
         }
         if let Some((name, _)) = module.tensors.iter().find(|(name, _)| name != "weight" && name != "bias") {
@@ -93,22 +98,13 @@ impl<'a> Emitter<'a> {
         Ok(leaf(module))
     }
 
-    /// 3x3 + 1x1 convolutions, each with its batch norm, and perhaps a batch norm of the input.
-    fn emit_rep_conv(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
-        self.emit_sum(path, module, ["conv1", "conv2"], module.child("bn"))
-    }
-
-    /// 7x7 + 3x3 depthwise convolutions, each with its batch norm.
-    fn emit_rep_vgg(&mut self, path: &str, module: &TreeModule) -> Result<Module> {
-        self.emit_sum(path, module, ["conv", "conv1"], None)
-    }
-
+    /// Parallel convolutions of these names, and perhaps a batch norm of the input, as one convolution.
     fn emit_sum(
         &mut self,
         path: &str,
-        module: &TreeModule,
+        mut module: TreeModule,
         names: [&str; 2],
-        identity: Option<&TreeModule>,
+        identity: Option<&str>,
     ) -> Result<Module> {
         let mut branches = Vec::with_capacity(names.len());
         let mut convs = Vec::with_capacity(names.len());
@@ -131,24 +127,26 @@ impl<'a> Emitter<'a> {
         }
         check_same_grid(path, convs[0], convs[1])?;
         let n_out = branches[0].affine.scale.len();
+        let identity = identity.and_then(|name| Some((name, module.child(name)?)));
         let identity =
-            identity.map(|bn| fold::batch_norm(self.file, bn, &join(path, "bn"), n_out, None)).transpose()?;
+            identity.map(|(name, bn)| fold::batch_norm(self.file, bn, &join(path, name), n_out, None));
+        let identity = identity.transpose()?;
         let groups = convs[0].attrs.get("groups").and_then(serde_json::Value::as_u64).unwrap_or(1) as usize;
-        let (kernel, bias) = fold::sum_branches(self.file, path, &branches, identity.as_ref(), groups)?;
+        let sum = fold::Sum::new(self.file, path, &branches, identity.as_ref(), groups)?;
 
         let conv_path = join(path, "conv");
         let shape = branches[0].kernel.shape.clone();
-        self.push(OutTensor::f32(format!("{conv_path}.weight"), shape, kernel.into_iter().map(f64::from))?)?;
-        self.push(OutTensor::f32(format!("{conv_path}.bias"), vec![n_out], bias)?)?;
-        let mut out =
-            Module { class: module.class.clone(), attrs: module.attrs.clone(), children: Vec::new() };
-        out.children.push(("conv".to_owned(), leaf(convs[0])));
-        let act = match module.child("act") {
-            Some(act) => self.emit(&join(path, "act"), act)?,
+        self.push(OutTensor::f32(format!("{conv_path}.weight"), shape, sum.kernel())?)?;
+        self.push(OutTensor::f32(format!("{conv_path}.bias"), vec![n_out], sum.bias())?)?;
+        let conv =
+            Module { class: convs[0].class.clone(), attrs: convs[0].attrs.clone(), children: Vec::new() };
+        let act = module.children.iter().position(|(name, _)| name == "act");
+        let act = match act.map(|idx| module.children.swap_remove(idx)) {
+            Some((name, act)) => self.emit(&join(path, &name), act)?,
             None => Module::new("Identity", []),
         };
-        out.children.push(("act".to_owned(), act));
-        Ok(out)
+        let children = vec![("conv".to_owned(), conv), ("act".to_owned(), act)];
+        Ok(Module { class: module.class, attrs: module.attrs, children })
     }
 
     /// Adds `<path>.weight`, in the element type that was asked for.
@@ -214,17 +212,16 @@ impl<'a> Emitter<'a> {
 }
 
 /// A module that is nothing but its attributes and its tensors.
-fn leaf(module: &TreeModule) -> Module {
-    Module { class: module.class.clone(), attrs: module.attrs.clone(), children: Vec::new() }
+fn leaf(module: TreeModule) -> Module {
+    Module { class: module.class, attrs: module.attrs, children: Vec::new() }
 }
 
-/// The convolution of a module, by name, with the batch norm behind it and that one's name.
-fn folded_conv(module: &TreeModule) -> Option<(&'static str, &TreeModule, &'static str)> {
-    let bn = module.child("bn").filter(|bn| matches!(bn.class.as_str(), "BatchNorm2d" | "SyncBatchNorm"))?;
-    let name = ["conv", "conv_transpose"].into_iter().find(|name| {
+/// The name of the convolution of a module whose `bn` is to be folded into it.
+fn folded_conv(module: &TreeModule) -> Option<&'static str> {
+    module.child("bn").filter(|bn| matches!(bn.class.as_str(), "BatchNorm2d" | "SyncBatchNorm"))?;
+    ["conv", "conv_transpose"].into_iter().find(|name| {
         module.child(name).is_some_and(|conv| matches!(conv.class.as_str(), "Conv2d" | "ConvTranspose2d"))
-    })?;
-    Some((name, bn, "bn"))
+    })
 }
 
 /// Parts that only the loss looks at.

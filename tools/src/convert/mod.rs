@@ -17,7 +17,7 @@ use crate::document::Document;
 use crate::error::{Error, ErrorKind, Result};
 use crate::pickle::value::{Id, Node};
 use crate::torch::Modules;
-use crate::write::{OutTensor, write_atomically, write_to, written_len};
+use crate::write::{Layout, OutTensor, write_atomically};
 
 /// Version of the file format, in the metadata.
 const FORMAT: &str = "1";
@@ -119,16 +119,16 @@ impl Converted {
 
     /// The whole file.
     pub fn to_bytes(&self) -> Result<Vec<u8>> {
-        let metadata = self.metadata()?;
-        let mut out = Vec::with_capacity(written_len(&metadata, &self.tensors)?);
-        write_to(&mut out, &self.file, &metadata, &self.tensors)?;
+        let layout = self.layout()?;
+        let mut out = Vec::with_capacity(layout.n_bytes());
+        layout.write_to(&mut out, &self.file)?;
         Ok(out)
     }
 
     /// Writes the file whole or not at all.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let metadata = self.metadata()?;
-        write_atomically(path, |out| write_to(out, &self.file, &metadata, &self.tensors))
+        let layout = self.layout()?;
+        write_atomically(path, |out| layout.write_to(out, &self.file))
     }
 
     /// What has been converted, in numbers.
@@ -147,11 +147,11 @@ impl Converted {
         }
     }
 
-    fn metadata(&self) -> Result<[(&'static str, String); 2]> {
+    fn layout(&self) -> Result<Layout<'_>> {
         let json = serde_json::to_string(&self.document).map_err(|source| {
             Error::new(ErrorKind::Format, "", "can't write the document as JSON").with_source(source)
         })?;
-        Ok([("ferroyolo.format", FORMAT.to_owned()), ("ferroyolo.model", json)])
+        Layout::new(&[("ferroyolo.format", FORMAT.to_owned()), ("ferroyolo.model", json)], &self.tensors)
     }
 }
 

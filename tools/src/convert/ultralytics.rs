@@ -14,41 +14,37 @@ const DEFAULT_IMGSZ: u32 = 640;
 
 pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(Document, Vec<OutTensor>)> {
     let pickle = &checkpoint.pickle;
-    let model = Modules::new(pickle, checkpoint.storages()).read(id, "")?;
-    let sequence = model.child("model").filter(|sequence| sequence.class == "Sequential");
-    let sequence = sequence.ok_or_else(|| {
-        Error::unsupported("", format!("module {} has no sequence of layers under `model`", model.class))
-    })?;
+    let mut model = Modules::new(pickle, checkpoint.storages()).read(id, "")?;
+    check_transforms(pickle, model.state)?;
+    let sequence =
+        model.children.iter().position(|(name, child)| name == "model" && child.class == "Sequential");
+    let Some((_, sequence)) = sequence.map(|idx| model.children.swap_remove(idx)) else {
+        let message = format!("module {} has no sequence of layers under `model`", model.class);
+        return Err(Error::unsupported("", message));
+    };
     let Some((_, head)) = sequence.children.last() else {
         return Err(Error::unsupported("model", "sequence of layers is empty"));
     };
-
-    check_transforms(pickle, model.state)?;
-    let mut emitter = Emitter::new(&checkpoint.bytes, dtype);
-    let mut layers = Vec::with_capacity(sequence.children.len());
-    for (index, (name, module)) in sequence.children.iter().enumerate() {
-        let path = join("model", name);
-        let from = layer_from(pickle, module, index, &path)?;
-        let module = emitter.emit(&path, module)?;
-        layers.push(Layer { index, from, path, module });
-    }
-    let channels = layers.iter().find_map(|layer| input_channels(&layer.module));
-    let document = Document {
+    let mut document = Document {
         task: task(&model, head)?,
         names: names(pickle, model.state)?,
         stride: stride(checkpoint, &model, head)?,
         imgsz: imgsz(pickle, model.state)?,
-        input: Input {
-            channels: channels.ok_or_else(|| Error::unsupported("model", "network has no convolution"))?,
-            color: "rgb",
-            divisor: 255.0,
-            letterbox: "center",
-            pad_value: 114,
-        },
+        input: Input { channels: 0, color: "rgb", divisor: 255.0, letterbox: "center", pad_value: 114 },
         kpt_shape: kpt_shape(&model, head)?,
         provenance: provenance(checkpoint),
-        layers,
+        layers: Vec::with_capacity(sequence.children.len()),
     };
+    let mut emitter = Emitter::new(&checkpoint.bytes, dtype);
+    for (index, (name, module)) in sequence.children.into_iter().enumerate() {
+        let path = join("model", &name);
+        let from = layer_from(pickle, &module, index, &path)?;
+        let module = emitter.emit(&path, module)?;
+        document.layers.push(Layer { index, from, path, module });
+    }
+    let channels = document.layers.iter().find_map(|layer| input_channels(&layer.module));
+    document.input.channels =
+        channels.ok_or_else(|| Error::unsupported("model", "network has no convolution"))?;
     Ok((document, emitter.into_tensors()))
 }
 

@@ -281,13 +281,13 @@ impl Builder<'_> {
         base.children.push(("conv".to_owned(), conv));
         base.children.push(("bn".to_owned(), bn));
         base.children.push(("act".to_owned(), module("SiLU", Map::new())));
-        self.emitter.emit(path, &base)
+        self.emitter.emit(path, base)
     }
 
     fn plain_conv(&mut self, path: &str) -> Result<(Module, usize)> {
         let conv = self.conv2d(path, Stride::One)?;
         let n_out = conv.tensor("weight").map_or(0, |weight| weight.shape[0]);
-        Ok((self.emitter.emit(path, &conv)?, n_out))
+        Ok((self.emitter.emit(path, conv)?, n_out))
     }
 
     /// The attributes of a convolution from its kernel: depthwise if the state dict calls it so, padded to keep the

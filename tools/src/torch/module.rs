@@ -13,6 +13,15 @@ use crate::pickle::value::{Id, Node};
 /// Deepest nesting of modules. Real networks stay under twelve.
 const MAX_DEPTH: usize = 64;
 
+/// What an attribute takes in its map, beside its own text.
+const ATTR_SIZE: usize = 96;
+
+/// What a tensor's name, shape and strides take.
+const TENSOR_SIZE: usize = 96;
+
+/// Memory for the tree that any file may use, however small it is.
+const CREDIT_FLOOR: usize = 1 << 16;
+
 /// Attributes that say nothing on what a module computes: places in the sequence, caches and modes of the trainer.
 const SKIPPED_ATTRS: &[&str] =
     &["training", "i", "f", "type", "np", "anchors", "strides", "shape", "inplace", "pt_path", "save"];
@@ -44,13 +53,14 @@ impl TreeModule {
 pub(crate) struct Modules<'a> {
     pickle: &'a Pickle,
     storages: Storages<'a>,
-    /// What may still be read. A pickle can name one module in many places, so a small one could hold a huge tree.
+    /// Bytes that the tree may still take. A pickle can name one module in many places, so a small file could hold a
+    /// huge tree.
     credit: usize,
 }
 
 impl<'a> Modules<'a> {
     pub(crate) fn new(pickle: &'a Pickle, storages: Storages<'a>) -> Self {
-        Self { pickle, storages, credit: 4 * pickle.n_values() + 64 }
+        Self { pickle, storages, credit: CREDIT_FLOOR.max(storages.bytes.len() / 4 * 3) }
     }
 
     /// Class and state of the module at `id`; `None` if it is not a module.
@@ -79,7 +89,7 @@ impl<'a> Modules<'a> {
         if depth > MAX_DEPTH {
             return Err(Error::limit(path, format!("modules nest deeper than {MAX_DEPTH}")));
         }
-        self.pay(1, path)?;
+        self.pay(size_of::<(String, TreeModule)>() + class.len(), path)?;
         let Some(items) = pickle.dict(state) else {
             return Err(Error::corrupt(path, format!("module {class} has no state")));
         };
@@ -97,8 +107,8 @@ impl<'a> Modules<'a> {
                 "_modules" => {}
                 _ if key.starts_with('_') || SKIPPED_ATTRS.contains(&key) => {}
                 _ => {
-                    self.pay(1 + key.len() / 32, path)?;
                     if let Some(value) = self.attr(value, path, key)? {
+                        self.pay(ATTR_SIZE + key.len(), path)?;
                         module.attrs.insert(key.to_owned(), value);
                     }
                 }
@@ -132,7 +142,7 @@ impl<'a> Modules<'a> {
             }
             let place = join(path, name);
             check_name(name, &place)?;
-            self.pay(1, path)?;
+            self.pay(size_of::<(String, TensorRef)>() + TENSOR_SIZE, path)?;
             if out.iter().any(|(other, _)| other == name) {
                 return Err(Error::corrupt(place, "tensor is there twice"));
             }
@@ -151,7 +161,7 @@ impl<'a> Modules<'a> {
     /// Scalars, and sequences of scalars, as JSON; `None` for everything else.
     fn attr(&mut self, id: Id, path: &str, key: &str) -> Result<Option<Value>> {
         if let Some(items) = self.pickle.sequence(id) {
-            self.pay(items.len(), path)?;
+            self.pay(items.len() * size_of::<Value>(), path)?;
             let items: Result<Option<Vec<_>>> =
                 items.iter().map(|&item| self.scalar(item, path, key)).collect();
             return Ok(items?.map(Value::Array));
@@ -172,7 +182,7 @@ impl<'a> Modules<'a> {
                 return Err(Error::corrupt(join(path, key), "attribute is an integer of over 64 bits"));
             }
             Node::Str { len, .. } => {
-                self.pay(len as usize / 32, path)?;
+                self.pay(len as usize, path)?;
                 self.pickle.str(id).unwrap_or_default().into()
             }
             _ => return Ok(None),
@@ -185,7 +195,7 @@ impl<'a> Modules<'a> {
             None => {
                 return Err(Error::limit(
                     path,
-                    "the module tree is far larger than the pickle it is read from",
+                    "the module tree is larger than the file that it is read from",
                 ));
             }
         }

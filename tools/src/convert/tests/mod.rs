@@ -9,7 +9,7 @@ use super::{ConvertOptions, Converted, Dtype, convert};
 use crate::checkpoint::Checkpoint;
 use crate::document::Module;
 use crate::error::{ErrorKind, Result};
-use crate::testing::{Builder, Py, contiguous, dict, global, ints, with_attrs, with_tensor};
+use crate::testing::{Builder, Py, contiguous, dict, doubled, global, ints, with_attrs, with_tensor};
 
 fn run(bytes: Vec<u8>, dtype: Dtype) -> Result<Converted> {
     convert(&Checkpoint::from_bytes("folder/m.pt", bytes)?, &ConvertOptions { dtype })
@@ -493,20 +493,6 @@ fn a_pickle_that_changes_never_panics() {
     }
 }
 
-/// The opcodes of a module that holds one module twice, which holds one twice, and so on: a tree of 2^levels.
-fn doubled(levels: usize) -> Vec<u8> {
-    let start =
-        b"ctorch.nn.modules.container\nSequential\n)\x81}(X\x0b\0\0\0_parameters}X\x08\0\0\0_buffers}";
-    let mut code = start.to_vec();
-    if levels > 0 {
-        code.extend(b"X\x08\0\0\0_modules}(X\x01\0\0\x000");
-        code.extend(doubled(levels - 1));
-        code.extend(b"q\0X\x01\0\0\x001h\0u");
-    }
-    code.extend(b"ub");
-    code
-}
-
 #[test]
 fn a_tree_out_of_all_proportion_is_stopped() {
     let error_at = |levels| {
@@ -516,6 +502,6 @@ fn a_tree_out_of_all_proportion_is_stopped() {
     assert_eq!(error_at(2).kind(), ErrorKind::Unsupported); // small enough to be looked at: no layers under `model`
     let error = error_at(30);
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
-    assert!(error.to_string().contains("far larger than the pickle"), "{error}");
+    assert!(error.to_string().contains("larger than the file"), "{error}");
     assert!(error_at(80).to_string().contains("nest deeper"));
 }

@@ -1,6 +1,6 @@
 //! The block of memory that holds all activations of a network.
 
-use std::alloc::{Layout, alloc_zeroed, dealloc};
+use std::alloc::{Layout, alloc, dealloc};
 use std::fmt;
 use std::marker::PhantomData;
 use std::ptr::NonNull;
@@ -9,6 +9,9 @@ use crate::View;
 
 /// Alignment of an arena in bytes: a cache line, and one AVX-512 register.
 const ALIGN: usize = 64;
+
+/// Size of a huge page in bytes; blocks of at least two are aligned to it.
+const HUGE_PAGE: usize = 2 << 20;
 
 /// A 64-byte aligned block of `f32`, zero at first.
 pub struct Arena {
@@ -35,8 +38,14 @@ impl Arena {
         }
         let layout = layout(len).ok_or(ArenaError { len })?;
         // SAFETY: the layout has a size that is not zero.
-        let ptr = unsafe { alloc_zeroed(layout) };
+        let ptr = unsafe { alloc(layout) };
         let ptr = NonNull::new(ptr.cast::<f32>()).ok_or(ArenaError { len })?;
+        // SAFETY: the block was just allocated with this layout, and has room for `len` elements. It is filled after
+        // the advice, because pages get their size when they are first written.
+        unsafe {
+            advise_huge_pages(ptr.as_ptr().cast(), layout);
+            ptr.as_ptr().write_bytes(0, len);
+        }
         Ok(Arena { ptr, len })
     }
 
@@ -103,7 +112,7 @@ impl Drop for Arena {
     fn drop(&mut self) {
         if self.len > 0 {
             let layout = layout(self.len).expect("the layout of a live arena is valid");
-            // SAFETY: the pointer came from `alloc_zeroed` with this layout.
+            // SAFETY: the pointer came from `alloc` with this layout.
             unsafe { dealloc(self.ptr.as_ptr().cast::<u8>(), layout) };
         }
     }
@@ -124,7 +133,28 @@ impl fmt::Display for ArenaError {
 impl std::error::Error for ArenaError {}
 
 fn layout(len: usize) -> Option<Layout> {
-    Layout::array::<f32>(len).ok()?.align_to(ALIGN).ok()
+    let layout = Layout::array::<f32>(len).ok()?;
+    let align = if cfg!(target_os = "linux") && layout.size() >= 2 * HUGE_PAGE { HUGE_PAGE } else { ALIGN };
+    layout.align_to(align).ok()
+}
+
+/// Asks for huge pages, without which a large map needs more addresses than the CPU can translate at once.
+///
+/// # Safety
+/// The block is allocated with this layout.
+unsafe fn advise_huge_pages(ptr: *mut u8, layout: Layout) {
+    #[cfg(target_os = "linux")]
+    if layout.align() == HUGE_PAGE {
+        unsafe extern "C" {
+            fn madvise(addr: *mut u8, len: usize, advice: std::ffi::c_int) -> std::ffi::c_int;
+        }
+        const MADV_HUGEPAGE: std::ffi::c_int = 14;
+        // SAFETY: the caller vouches for the block, which starts at a page; the advice changes no contents, and a
+        // failure leaves the block as it was.
+        unsafe { madvise(ptr, layout.size(), MADV_HUGEPAGE) };
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = (ptr, layout);
 }
 
 #[cfg(test)]

@@ -85,8 +85,7 @@ pub fn clear_halo(ctx: Context<'_>, arena: &mut Arena, view: View) {
             }
         }
     };
-    // Halos of neighbouring rows may be the same pixels, so a task has all rows of an image.
-    ctx.threads.for_each(view.n, &|image, _| {
+    let clear_image = |image: usize| {
         for y in 0..padded.h {
             if (halo..halo + view.h).contains(&y) {
                 clear(padded.index(image, y, 0), halo);
@@ -95,7 +94,14 @@ pub fn clear_halo(ctx: Context<'_>, arena: &mut Arena, view: View) {
                 clear(padded.index(image, y, 0), padded.w);
             }
         }
-    });
+    };
+    // Halos of neighbouring rows may be the same pixels, so a task has all rows of an image. If those of neighbouring
+    // images are, one task has all images.
+    if view.n == 1 || padded.h * view.row_stride <= view.image_stride {
+        ctx.threads.for_each(view.n, &|image, _| clear_image(image));
+    } else {
+        (0..view.n).for_each(clear_image);
+    }
 }
 
 /// Panics unless all views agree and lie inside the arena, and the output is one of the inputs or apart from it.

@@ -119,7 +119,8 @@ impl std::fmt::Debug for PackedConv {
 /// Runs a convolution.
 ///
 /// Panics if shapes do not agree, if the input's halo is smaller than the padding, if a view does not lie inside the
-/// arena, or if the output overlaps the input or the residual.
+/// arena, or if the output overlaps the input or the residual. NaN and infinity in the input reach the outputs that
+/// depend on them, and with a 3x3 kernel of stride 1 also outputs up to three pixels further.
 pub fn conv2d(ctx: Context<'_>, arena: &mut Arena, op: &Conv2d<'_>) {
     let spec = op.weights.spec;
     let (input, output) = (op.input, op.output);

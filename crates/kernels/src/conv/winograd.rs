@@ -5,7 +5,8 @@
 //! Gray, Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308, with the points 0, 1, -1, 2, -2 and
 //! infinity.
 //!
-//! What a tile gives depends on its place in the image only, not on the block or the thread that it falls to.
+//! What a tile gives depends on its place in the image only, not on the block or the thread that it falls to. Infinity
+//! and NaN in a tile of the input reach all of the tile's outputs.
 
 use super::strip::{Matrix, multiply};
 use super::{Conv2d, ConvSpec, PackedConv};
@@ -205,9 +206,10 @@ impl Block<'_> {
         let view = &self.op.input;
         for tile in tiles[0]..tiles[1] {
             let [y, x] = self.corner(tile);
-            // The tile begins in the halo, and ends there or before.
-            let readable = [(view.h + 2 - y).min(IN), (view.w + 2 - x).min(IN)];
-            // SAFETY: handed on to the caller; the padding of one pixel is readable.
+            // The tile begins in the padding of one pixel. Where it ends beyond the halo, no output in the map depends
+            // on what lies there.
+            let readable = [(view.h + view.halo + 1 - y).min(IN), (view.w + view.halo + 1 - x).min(IN)];
+            // SAFETY: handed on to the caller; `readable` ends with the halo at the latest.
             unsafe {
                 let corner = view.index(self.image, y, x) - view.row_stride - view.pixel_stride;
                 ctx.isa.run(InputTile {

@@ -96,6 +96,8 @@ impl Network {
         let wanted = self.wanted(branches);
         let plan = Plan::new(&self.graph, &self.layout, &self.packed, self.cpu.n_threads(), shape, &wanted)
             .map(Arc::new)?;
+        let size = |value: ValueId| plan.views[value.0].map(|view| [view.h, view.w]);
+        self.head.check_levels([shape[1], shape[2]], size)?;
         if plans.len() == MAX_PLANS {
             plans.remove(0);
         }

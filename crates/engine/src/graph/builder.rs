@@ -5,6 +5,9 @@ use crate::error::{Error, Result};
 use crate::ops::{Add, Concat, Conv2d, ConvWeights, Op, Slice};
 use crate::weights::{Color, Input, Weights};
 
+/// Channels that a value may have. Those of the largest published networks have some thousand.
+const MAX_CHANNELS: usize = 1 << 20;
+
 /// A graph under construction and the weights that it takes.
 pub(crate) struct Builder<'a> {
     graph: Graph,
@@ -45,6 +48,12 @@ impl<'a> Builder<'a> {
         let channels: Vec<usize> = inputs.iter().map(|&input| self.channels(input)).collect();
         let out_channels =
             op.kernel().output_channels(&channels).map_err(|message| Error::shape(at, message))?;
+        if out_channels > MAX_CHANNELS {
+            return Err(Error::limit(
+                at,
+                format!("got {out_channels} channels, expected at most {MAX_CHANNELS}"),
+            ));
+        }
         let output = ValueId(self.graph.channels.len());
         self.graph.channels.push(out_channels);
         self.graph.nodes.push(Node { op, inputs: inputs.to_vec(), output, at: at.to_owned() });
@@ -63,6 +72,11 @@ impl<'a> Builder<'a> {
     ) -> Result<ValueId> {
         if input == self.graph.input {
             self.expect_rgb_units(at, &conv, &mut values)?;
+        }
+        // The parts were finite, their products may not be.
+        if let Some(at_idx) = values.weight.iter().position(|value| !value.is_finite()) {
+            let value = values.weight[at_idx];
+            return Err(Error::weights(at, format!("kernel times scale is {value} at element {at_idx}")));
         }
         if conv.groups > 1 && !conv.is_depthwise() {
             return self.grouped_conv(at, &conv, &values, input);

@@ -11,6 +11,8 @@ const DEFAULT_MAX_DET: usize = 300;
 /// What a detection head computes, as values of the graph.
 #[derive(Clone, Debug)]
 pub(crate) struct DetectHead {
+    /// Path of the module, for errors.
+    at: String,
     pub n_classes: usize,
     /// Pixels of the input per cell, one for each level.
     pub strides: Vec<usize>,
@@ -64,6 +66,32 @@ impl DetectHead {
         outputs.extend(self.one2one.iter().flat_map(Branch::outputs));
         outputs
     }
+
+    /// Errors unless each level's maps have the size that its stride gives for an input of `[h, w]`.
+    ///
+    /// `size`: height and width of a computed value, `None` for others.
+    pub(crate) fn check_levels(
+        &self,
+        [h, w]: [usize; 2],
+        size: impl Fn(ValueId) -> Option<[usize; 2]>,
+    ) -> Result<()> {
+        for branch in [Some(&self.one2many), self.one2one.as_ref()].into_iter().flatten() {
+            for (idx, (level, &stride)) in branch.levels.iter().zip(&self.strides).enumerate() {
+                let maps = [Some(level.boxes), Some(level.classes), level.objectness];
+                for [rows, columns] in maps.into_iter().flatten().filter_map(&size) {
+                    if [rows.checked_mul(stride), columns.checked_mul(stride)] != [Some(h), Some(w)] {
+                        return Err(Error::shape(
+                            &self.at,
+                            format!(
+                                "level {idx} of stride {stride} has {rows}x{columns} cells for an input of {h}x{w}"
+                            ),
+                        ));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Builds the last layer.
@@ -81,6 +109,7 @@ pub(crate) fn build_head(
         ));
     }
     let n_classes = document.names.len();
+    let at = m.path().to_owned();
     match m.class() {
         "Detect" | "v10Detect" => {
             let reg_max = m.usize("reg_max")?;
@@ -94,7 +123,7 @@ pub(crate) fn build_head(
             };
             let max_det = if m.attr("max_det").is_some() { m.usize("max_det")? } else { DEFAULT_MAX_DET };
             let regression = Regression::Distances { reg_max };
-            let head = DetectHead { n_classes, strides, regression, max_det, one2many, one2one };
+            let head = DetectHead { at, n_classes, strides, regression, max_det, one2many, one2one };
             check_channels(b, m, &head, 4 * reg_max)?;
             Ok(head)
         }
@@ -106,6 +135,7 @@ pub(crate) fn build_head(
             let levels = inputs.iter().enumerate().map(build_level).collect::<Result<_>>()?;
             let (regression, one2many) = (Regression::CenterSize, Branch { levels });
             let head = DetectHead {
+                at,
                 n_classes,
                 strides,
                 regression,

@@ -6,6 +6,9 @@ use ferroyolo_kernels::{Arena, Context};
 
 use super::{Hw, Kernel, PackedWeights, StepIo, exactly};
 
+/// More cells than this in one direction are a mistake, and their number would overflow further on.
+const MAX_SIDE: usize = 1 << 24;
+
 /// Repeats every cell `factor` times in both directions.
 #[derive(Clone, Debug)]
 pub(crate) struct Upsample {
@@ -22,7 +25,11 @@ impl Kernel for Upsample {
     }
 
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
-        exactly(inputs).map(|[[h, w]]| [h * self.factor, w * self.factor])
+        let [side] = exactly(inputs)?;
+        if side.iter().any(|&cells| cells > MAX_SIDE / self.factor) {
+            return Err(format!("{side:?} cells enlarged by {} are more than {MAX_SIDE}", self.factor));
+        }
+        Ok(side.map(|cells| cells * self.factor))
     }
 
     #[cfg(test)]

@@ -1,14 +1,10 @@
 //! Depthwise convolution: one filter for each channel.
 
 use crate::arena::Shared;
-use crate::conv::strip::tiling;
 use crate::elementwise::for_each_band;
 use crate::simd::{F32x16, Kernel, LANES, activate};
 use crate::view::Window;
 use crate::{Activation, Arena, Context, View};
-
-/// Pixels of the widest tile.
-const TILE: usize = 4;
 
 /// The shape of a depthwise convolution (`groups` = channels, one output for each).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -126,7 +122,10 @@ pub fn depthwise2d(ctx: Context<'_>, arena: &mut Arena, op: &Depthwise2d<'_>) {
     };
     for_each_band(ctx, &output, output.w * output.c * spec.kernel[0], &|image, rows| {
         for y in rows {
-            for (x, tiles, p) in tiling(output.w, TILE) {
+            let (mut x, mut p) = (0, ctx.isa.depthwise_tile());
+            while x < output.w {
+                // As many tiles of this width as fit, then half as wide ones.
+                let tiles = (output.w - x) / p;
                 // The window of an output begins in the halo, as far as the padding says.
                 let window = input.index(image, y * spec.stride[0], x * spec.stride[1])
                     - spec.padding[0] * input.row_stride
@@ -149,6 +148,8 @@ pub fn depthwise2d(ctx: Context<'_>, arena: &mut Arena, op: &Depthwise2d<'_>) {
                     let neighbours = if shape.stride == 1 { spec.kernel[1] } else { 0 };
                     run_strip(ctx, p, neighbours, strip);
                 }
+                x += tiles * p;
+                p /= 2;
             }
         }
     });
@@ -187,6 +188,7 @@ struct Tiles<'a, const P: usize, const K: usize>(Strip<'a>);
 impl<const P: usize, const K: usize> Kernel for Tiles<'_, P, K> {
     #[inline(always)]
     unsafe fn run<V: F32x16>(self) {
+        assert!(P <= V::DEPTHWISE_TILE, "a tile of {P} pixels does not fit the registers");
         let Tiles(s) = self;
         let g = s.shape;
         // SAFETY: whoever made the strip vouches for its windows and pixels.
@@ -287,9 +289,9 @@ unsafe fn run_strip(ctx: Context<'_>, p: usize, neighbours: usize, strip: Strip<
     }
     if strip.tiles > 0 {
         tiles! {
-            0: 1 2 3 4;
-            3: 1 2 3 4;
-            7: 1 2 3 4;
+            0: 1 2 4 8;
+            3: 1 2 4 8;
+            7: 1 2 4 8;
         }
     }
 }

@@ -76,10 +76,12 @@ struct Row<'a> {
 impl Row<'_> {
     /// The largest of a column of the input for `n` channels from `c` on; negative infinity beyond the image.
     ///
+    /// `ROWS` is the number of rows if it is known when this is compiled, else 0.
+    ///
     /// # Safety
     /// The CPU has the instruction set, and the view lies in the arena.
     #[inline(always)]
-    unsafe fn column<V: F32x16>(&self, column: usize, c: usize, n: usize) -> V {
+    unsafe fn column<V: F32x16, const ROWS: usize>(&self, column: usize, c: usize, n: usize) -> V {
         let input = &self.op.input;
         // SAFETY: the caller vouches for the pixels of the input; a partial block is read as one.
         unsafe {
@@ -87,7 +89,7 @@ impl Row<'_> {
             if column < input.w {
                 let [first, end] = self.in_rows;
                 let mut at = self.x.add(input.index(self.image, first, column) + c);
-                for _ in first..end {
+                for _ in 0..if ROWS > 0 { ROWS } else { end - first } {
                     let value = if n == LANES { V::load(at) } else { V::load_partial(at, n) };
                     max = value.max(max);
                     at = at.wrapping_add(input.row_stride);
@@ -115,21 +117,38 @@ struct Sliding<'a, const K: usize>(Row<'a>);
 impl<const K: usize> Kernel for Sliding<'_, K> {
     #[inline(always)]
     unsafe fn run<V: F32x16>(self) {
+        let [first, end] = self.0.in_rows;
+        // SAFETY: the maker of the row vouches for its pixels.
+        unsafe {
+            if end - first == K {
+                self.slide::<V, K>();
+            } else {
+                self.slide::<V, 0>();
+            }
+        }
+    }
+}
+
+impl<const K: usize> Sliding<'_, K> {
+    /// # Safety
+    /// The CPU has the instruction set, the views lie in the arena, and the windows have `ROWS` rows if that is not 0.
+    #[inline(always)]
+    unsafe fn slide<V: F32x16, const ROWS: usize>(&self) {
         let row = &self.0;
         let (output, padding) = (&row.op.output, row.op.padding[1]);
-        // SAFETY: the maker of the row vouches for its pixels.
+        // SAFETY: the caller vouches for the pixels.
         unsafe {
             for c in (0..output.c).step_by(LANES) {
                 let n = (output.c - c).min(LANES);
                 let mut window = [V::splat(f32::NEG_INFINITY); K];
                 for (k, column) in window.iter_mut().enumerate().skip(1) {
-                    *column = row.column(k.wrapping_sub(1 + padding), c, n);
+                    *column = row.column::<V, ROWS>(k.wrapping_sub(1 + padding), c, n);
                 }
                 for x in 0..output.w {
                     for k in 1..K {
                         window[k - 1] = window[k];
                     }
-                    window[K - 1] = row.column((x + K - 1).wrapping_sub(padding), c, n);
+                    window[K - 1] = row.column::<V, ROWS>((x + K - 1).wrapping_sub(padding), c, n);
                     let mut max = window[0];
                     for column in &window[1..] {
                         max = column.max(max);
@@ -157,7 +176,7 @@ impl Kernel for Windows<'_> {
                     let mut max = V::splat(f32::NEG_INFINITY);
                     for k in 0..op.kernel[1] {
                         let column = (x * op.stride[1] + k).wrapping_sub(op.padding[1]);
-                        max = row.column::<V>(column, c, n).max(max);
+                        max = row.column::<V, 0>(column, c, n).max(max);
                     }
                     row.store(max, x, c, n);
                 }

@@ -174,14 +174,19 @@ pub(crate) unsafe fn run_strip(isa: Isa, p: usize, b: usize, geometry: &Geometry
     }
 }
 
-/// How many of the `left` blocks the next tile takes.
-pub(crate) fn group(left: usize, max_tiles: [usize; 4]) -> usize {
-    let fits = |b: &usize| *b <= left && max_tiles[b - 1] > 0;
+/// How many of the `left` blocks the next tile takes where the registers hold four.
+fn wanted(left: usize) -> usize {
     match left {
-        3 => [3, 2, 1].into_iter().find(fits),
-        _ => [2, 1].into_iter().find(fits),
+        0..=4 => left,
+        // Two and three are better than four and one.
+        5 => 2,
+        _ => 4,
     }
-    .expect("a tile of one block fits every instruction set")
+}
+
+/// How many of the `left` blocks the next tile takes on an instruction set with these tiles.
+pub(crate) fn group(left: usize, max_tiles: [usize; 4]) -> usize {
+    (1..=wanted(left)).rev().find(|b| max_tiles[b - 1] > 0).expect("there are tiles of one block")
 }
 
 /// Cuts a row into tiles of at most `max` pixels that differ by one at most: `(first pixel, tiles, pixels of a tile)`.

@@ -51,6 +51,7 @@ pub(super) unsafe fn max8(x: __m256) -> f32 {
 unsafe impl F32x16 for Avx2 {
     // Six pixels: 12 accumulators, 2 weights and 1 broadcast fit the 16 registers.
     const TILES: [usize; 4] = [6, 0, 0, 0];
+    const DEPTHWISE_TILE: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -18,6 +18,7 @@ fn mask(n: usize) -> __mmask16 {
 unsafe impl F32x16 for Avx512 {
     // 16 accumulators, which the compiler still keeps in registers when they are written as loops over arrays.
     const TILES: [usize; 4] = [8, 8, 5, 4];
+    const DEPTHWISE_TILE: usize = 8;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

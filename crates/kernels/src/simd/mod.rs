@@ -33,6 +33,9 @@ pub(crate) unsafe trait F32x16: Copy {
     /// blocks do not fit the registers.
     const TILES: [usize; 4];
 
+    /// Output pixels of the widest tile of one block in a depthwise convolution, a power of two up to 8.
+    const DEPTHWISE_TILE: usize;
+
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn splat(x: f32) -> Self;
@@ -85,6 +88,19 @@ pub(crate) trait Kernel {
 }
 
 impl Isa {
+    /// [`F32x16::DEPTHWISE_TILE`] of this instruction set.
+    pub(crate) fn depthwise_tile(self) -> usize {
+        match self.0 {
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx512 => avx512::Avx512::DEPTHWISE_TILE,
+            #[cfg(target_arch = "x86_64")]
+            Kind::Avx2 => avx2::Avx2::DEPTHWISE_TILE,
+            #[cfg(target_arch = "aarch64")]
+            Kind::Neon => neon::Neon::DEPTHWISE_TILE,
+            Kind::Scalar => Scalar::DEPTHWISE_TILE,
+        }
+    }
+
     /// [`F32x16::TILES`] of this instruction set.
     pub(crate) fn tiles(self) -> [usize; 4] {
         match self.0 {

@@ -29,6 +29,7 @@ impl Neon {
 unsafe impl F32x16 for Neon {
     // Six pixels: 24 accumulators, 4 weights and 1 broadcast fit the 32 registers.
     const TILES: [usize; 4] = [6, 3, 2, 0];
+    const DEPTHWISE_TILE: usize = 4;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -40,6 +40,7 @@ impl Scalar {
 // SAFETY: arrays need no instruction set; loads and stores copy exactly the elements that they name.
 unsafe impl F32x16 for Scalar {
     const TILES: [usize; 4] = [4, 2, 0, 0];
+    const DEPTHWISE_TILE: usize = 2;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {

@@ -50,9 +50,9 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         match argument.as_str() {
             "--imgsz" => {
                 let sides = numbers()?;
-                options.imgsz = match sides.as_slice() {
-                    &[side] => Some([side; 2]),
-                    &[h, w] => Some([h, w]),
+                options.imgsz = match *sides.as_slice() {
+                    [side] => Some([side; 2]),
+                    [h, w] => Some([h, w]),
                     _ => return Err(format!("--imgsz: got {sides:?}, expected one side or two")),
                 };
             }

@@ -16,7 +16,11 @@ const RELEASED: [&str; 2] = ["yolov8n-released", "yolo11n-released"];
 /// Every instruction set with one and with three threads.
 fn configurations() -> impl Iterator<Item = ModelOptions> {
     Isa::available().into_iter().flat_map(|isa| {
-        [1, 3].map(|threads| ModelOptions { isa: Some(isa), threads: Some(threads), ..ModelOptions::default() })
+        [1, 3].map(|threads| ModelOptions {
+            isa: Some(isa),
+            threads: Some(threads),
+            ..ModelOptions::default()
+        })
     })
 }
 
@@ -96,7 +100,10 @@ fn compare_output0(what: &str, got: TensorView<'_>, want: &Tensor) {
         let channel = idx / anchors % channels;
         let tolerance = if channel < 4 { BOX_TOLERANCE_PX } else { SCORE_TOLERANCE };
         let anchor = idx % anchors;
-        assert!((g - w).abs() <= tolerance, "{what}: channel {channel} of anchor {anchor}: got {g}, expected {w}");
+        assert!(
+            (g - w).abs() <= tolerance,
+            "{what}: channel {channel} of anchor {anchor}: got {g}, expected {w}"
+        );
     }
 }
 

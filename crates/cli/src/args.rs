@@ -1,0 +1,333 @@
+//! The command line's grammar: commands, flags and the checks that need no model.
+
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
+use ferroyolo::{Device, Head, Precision};
+
+/// Finds objects in pictures with trained YOLO networks.
+#[derive(Debug, Parser)]
+#[command(
+    name = "ferroyolo",
+    version,
+    after_help = "Examples:\n  ferroyolo predict                                   the built-in model on the built-in picture\n  \
+                  ferroyolo predict -m yolo11n.pt -s street.jpg --save out\n  \
+                  ferroyolo predict -m yolo11n.pt -s photos/ --json - > boxes.jsonl\n\n\
+                  Exit status: 0 done, 1 something failed, 2 wrong usage."
+)]
+pub struct Args {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Predict(Box<Predict>),
+    Forward(Forward),
+    Bench(Bench),
+    Convert(Convert),
+    Inspect(Inspect),
+    Devices(Devices),
+}
+
+/// Which model runs, and on what.
+#[derive(Clone, Debug, ClapArgs)]
+pub struct ModelArgs {
+    /// A .safetensors model, a .pt / .pth checkpoint (converted in memory), or a well-known name such as yolo11n
+    /// [default: the small model built in]
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<PathBuf>,
+    /// auto, cpu, gpu or gpu:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
+    pub device: Device,
+    /// f32, f16, bf16 or int8
+    #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = parse_precision)]
+    pub precision: Precision,
+    /// Threads for the network [default: one for each CPU]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub threads: Option<usize>,
+    /// The CPU instruction set to use, one of those that `devices` lists
+    #[arg(long, value_name = "NAME", hide_short_help = true)]
+    pub isa: Option<String>,
+}
+
+/// Find objects in pictures.
+///
+/// Prints one line an image, or with `--json -` one JSON object a line. Sources that can't be read are told and
+/// passed over; the exit status is then 1.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Examples:\n  ferroyolo predict -m yolo11n.pt -s bus.jpg --save out\n  \
+                  ferroyolo predict -m yolo11n.pt -s 'photos/*.jpg' --conf 0.5 --classes 0,2\n  \
+                  find . -name '*.png' | ferroyolo predict -s - --json -")]
+pub struct Predict {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Images, directories, globs; `-` reads paths from stdin [default: the sample picture built in]
+    #[arg(short, long, value_name = "SOURCE", num_args = 1..)]
+    pub source: Vec<PathBuf>,
+    /// Size of the network's input: N for a square, or H,W [default: what the model was trained for]
+    #[arg(long, value_name = "N|H,W", value_parser = parse_imgsz)]
+    pub imgsz: Option<ImgSize>,
+    /// Keep boxes whose confidence is above this
+    #[arg(long, value_name = "0..1", default_value = "0.25", value_parser = parse_share)]
+    pub conf: f32,
+    /// Of two boxes of a class that overlap more than this, keep the better
+    #[arg(long, value_name = "0..1", default_value = "0.7", value_parser = parse_share)]
+    pub iou: f32,
+    /// Most boxes for an image
+    #[arg(long, value_name = "N", default_value = "300", value_parser = parse_count)]
+    pub max_det: usize,
+    /// Keep only these classes, given by number
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub classes: Option<Vec<usize>>,
+    /// Let boxes of different classes suppress each other
+    #[arg(long)]
+    pub agnostic_nms: bool,
+    /// Report every class of a box that passes --conf, as COCO's evaluation does, not only the best
+    #[arg(long)]
+    pub multi_label: bool,
+    /// Pad to the full input size, not only to the next multiple of the stride
+    #[arg(long)]
+    pub no_rect: bool,
+    /// Which head of the network to read: auto, one2many or one2one
+    #[arg(long, value_name = "HEAD", default_value = "auto", value_parser = parse_head)]
+    pub head: Head,
+    /// Images that go through the network at once
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch)]
+    pub batch: usize,
+    /// Save annotated pictures in this directory
+    #[arg(long, value_name = "DIR")]
+    pub save: Option<PathBuf>,
+    /// Save labels as labels/NAME.txt: class, centre x, centre y, width, height, as shares of the image
+    #[arg(long)]
+    pub save_txt: bool,
+    /// Add the confidence to the saved labels
+    #[arg(long, requires = "save_txt")]
+    pub save_conf: bool,
+    /// Save each box's part of the picture as crops/CLASS/NAME.jpg
+    #[arg(long)]
+    pub save_crop: bool,
+    /// Write one JSON object a line to this file; `-` is stdout, in place of the usual lines
+    #[arg(long, value_name = "PATH|-")]
+    pub json: Option<PathBuf>,
+    /// Print no lines for images, no speed and no notices; errors are still told
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+/// Run the network on tensors and write its raw output, for parity checks and debugging.
+///
+/// Reads the tensor `images`, [N, 3, H, W], RGB, 0..1. Writes `output0`, and `proto` and `one2one` where the model
+/// has them.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Example:\n  ferroyolo forward -m yolo11n.pt --input in.safetensors --output out.safetensors"
+)]
+pub struct Forward {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// A safetensors file with the tensor `images`
+    #[arg(long, value_name = "FILE")]
+    pub input: PathBuf,
+    /// The safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Measure latency and throughput of the network alone and end to end.
+///
+/// End to end takes a picture decoded in memory through letterbox, network and box decoding; `images_per_second` is
+/// measured end to end.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  ferroyolo bench -m yolo11n.pt --imgsz 640 --threads 2 --json -")]
+pub struct Bench {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    /// Size of the network's input: N for a square, or H,W [default: what the model was trained for]
+    #[arg(long, value_name = "N|H,W", value_parser = parse_imgsz)]
+    pub imgsz: Option<ImgSize>,
+    /// Timed runs
+    #[arg(long, value_name = "N", default_value = "50", value_parser = parse_count)]
+    pub runs: usize,
+    /// Runs before the timed ones
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub warmup: usize,
+    /// Images that go through the network at once
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch)]
+    pub batch: usize,
+    /// Write the figures as one JSON object to this file; `-` is stdout, in place of the table
+    #[arg(long, value_name = "PATH|-")]
+    pub json: Option<PathBuf>,
+}
+
+/// Turn a PyTorch checkpoint into a model file, without executing anything of it.
+#[derive(Debug, ClapArgs)]
+#[command(
+    after_help = "Examples:\n  ferroyolo convert yolo11n.pt\n  ferroyolo convert yolox_nano.pth models/nano.safetensors --dtype f16"
+)]
+pub struct Convert {
+    /// The .pt or .pth checkpoint
+    #[arg(value_name = "IN")]
+    pub input: PathBuf,
+    /// The model file to write [default: IN with the extension .safetensors]
+    #[arg(value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// Number type of the weights
+    #[arg(long, value_enum, default_value = "keep")]
+    pub dtype: Dtype,
+}
+
+/// Number type of converted weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Dtype {
+    /// As the checkpoint has them
+    Keep,
+    /// Half precision
+    F16,
+    /// Single precision
+    F32,
+}
+
+/// Show what a checkpoint or model file holds, and everything that its pickle would have called.
+///
+/// Nothing of the file is executed. The exit status is 1 if `convert` would refuse the file.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  ferroyolo inspect unknown.pt --json -")]
+pub struct Inspect {
+    /// A .pt, .pth, .pkl or .safetensors file
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Write one JSON object to this file; `-` is stdout, in place of the text
+    #[arg(long, value_name = "PATH|-")]
+    pub json: Option<PathBuf>,
+}
+
+/// List the devices that models can run on.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  ferroyolo devices")]
+pub struct Devices {}
+
+/// Size of the network's input as asked for, `[height, width]` in pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImgSize(pub [usize; 2]);
+
+/// The largest side of the network's input that is taken for meant.
+const MAX_IMGSZ: usize = 16_384;
+
+/// More images than this at once only cost memory.
+const MAX_BATCH: usize = 1024;
+
+fn parse_imgsz(text: &str) -> Result<ImgSize, String> {
+    let side = |part: &str| match part.trim().parse::<usize>() {
+        Ok(0) => Err("a side can't be 0".to_string()),
+        Ok(side) if side > MAX_IMGSZ => Err(format!("{side} is more than {MAX_IMGSZ}")),
+        Ok(side) => Ok(side),
+        Err(_) => Err(format!("expected a number N or two, H,W; got '{part}'")),
+    };
+    match text.split(',').collect::<Vec<_>>()[..] {
+        [n] => side(n).map(|n| ImgSize([n, n])),
+        [h, w] => Ok(ImgSize([side(h)?, side(w)?])),
+        _ => Err("expected a number N or two, H,W".into()),
+    }
+}
+
+fn parse_share(text: &str) -> Result<f32, String> {
+    match text.parse::<f32>() {
+        Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
+        Ok(_) => Err("expected a number from 0 to 1".into()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("expected at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+fn parse_batch(text: &str) -> Result<usize, String> {
+    let n = parse_count(text)?;
+    if n > MAX_BATCH { Err(format!("expected at most {MAX_BATCH}")) } else { Ok(n) }
+}
+
+fn parse_device(text: &str) -> Result<Device, String> {
+    match text {
+        "auto" => Ok(Device::Auto),
+        "cpu" => Ok(Device::Cpu),
+        "gpu" => Ok(Device::Gpu(None)),
+        _ => match text.strip_prefix("gpu:").map(str::parse) {
+            Some(Ok(idx)) => Ok(Device::Gpu(Some(idx))),
+            _ => Err("expected auto, cpu, gpu or gpu:N".into()),
+        },
+    }
+}
+
+fn parse_precision(text: &str) -> Result<Precision, String> {
+    match text {
+        "f32" => Ok(Precision::F32),
+        "f16" => Ok(Precision::F16),
+        "bf16" => Ok(Precision::Bf16),
+        "int8" => Ok(Precision::Int8),
+        _ => Err("expected f32, f16, bf16 or int8".into()),
+    }
+}
+
+fn parse_head(text: &str) -> Result<Head, String> {
+    match text {
+        "auto" => Ok(Head::Auto),
+        "one2many" => Ok(Head::OneToMany),
+        "one2one" => Ok(Head::OneToOne),
+        _ => Err("expected auto, one2many or one2one".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn grammar_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_shows_an_example() {
+        for command in Args::command().get_subcommands() {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(help.contains("ferroyolo "), "{} has no example", command.get_name());
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        assert_eq!(parse_imgsz("640"), Ok(ImgSize([640, 640])));
+        assert_eq!(parse_imgsz("480,640"), Ok(ImgSize([480, 640])));
+        for bad in ["", "0", "640,0", "1,2,3", "x", "-1", "6.5", "99999999999999999999", "1000000"] {
+            assert!(parse_imgsz(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn shares_and_counts() {
+        assert_eq!(parse_share("0"), Ok(0.0));
+        assert_eq!(parse_share("1"), Ok(1.0));
+        for bad in ["-0.1", "1.01", "nan", "inf", "", "x"] {
+            assert!(parse_share(bad).is_err(), "{bad}");
+        }
+        assert!(parse_count("0").is_err() && parse_count("1").is_ok());
+        assert!(parse_batch("1025").is_err() && parse_batch("1024").is_ok());
+    }
+
+    #[test]
+    fn devices() {
+        assert!(matches!(parse_device("gpu:3"), Ok(Device::Gpu(Some(3)))));
+        for bad in ["gpu:", "gpu:x", "cuda", ""] {
+            assert!(parse_device(bad).is_err(), "{bad}");
+        }
+    }
+}

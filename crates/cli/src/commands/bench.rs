@@ -1,0 +1,200 @@
+//! `ferroyolo bench`: latency and throughput of the network alone and end to end.
+
+use std::fs;
+use std::time::Instant;
+
+use ferroyolo::{Head, Image, PredictOptions, Tensor};
+use serde::Serialize;
+
+use super::input_size;
+use crate::args::Bench;
+use crate::error::{Error, Outcome, Result};
+use crate::input::sources::{SAMPLE, SAMPLE_NAME};
+use crate::model;
+use crate::output::json::{JsonSink, is_stdout, print_line};
+
+/// The figures, named as they are printed.
+#[derive(Debug, Serialize)]
+struct Report {
+    model: String,
+    device: &'static str,
+    precision: &'static str,
+    threads: usize,
+    imgsz: [usize; 2],
+    batch: usize,
+    runs: usize,
+    /// The network alone, from an input tensor in memory to the raw head, for a batch.
+    latency_ms: Latency,
+    /// From decoded pictures to boxes, for a batch.
+    end_to_end_ms: Latency,
+    /// End to end.
+    images_per_second: f64,
+    peak_rss_bytes: Option<u64>,
+    arena_bytes: usize,
+    weights_bytes: usize,
+}
+
+/// What was measured over some runs, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+struct Latency {
+    min: f64,
+    p50: f64,
+    p90: f64,
+    mean: f64,
+}
+
+/// Measures and prints.
+pub fn run(args: &Bench) -> Result<Outcome> {
+    let loaded = model::load(&args.model, false)?;
+    let imgsz = input_size(args.imgsz, &loaded.model);
+    let mut session = loaded.model.session();
+
+    let images = random_images([args.batch, 3, imgsz[0], imgsz[1]])?;
+    // One head, as the other engines run it and as `predict` reads it.
+    let latency_ms =
+        measure(args, || session.run_head(&images, Head::Auto).map(|_| ()).map_err(Error::from))?;
+
+    let picture = Image::decode(SAMPLE).map_err(|error| Error::named(SAMPLE_NAME, error))?;
+    let pictures = vec![&picture; args.batch];
+    // The full input, so that both figures are about the same network.
+    let options = PredictOptions { imgsz: Some(imgsz), rect: false, ..PredictOptions::default() };
+    let end_to_end_ms =
+        measure(args, || session.predict(&pictures, &options).map(|_| ()).map_err(Error::from))?;
+
+    let report = Report {
+        model: loaded.name,
+        device: "cpu",
+        precision: "f32",
+        threads: loaded.model.threads(),
+        imgsz,
+        batch: args.batch,
+        runs: args.runs,
+        latency_ms,
+        end_to_end_ms,
+        images_per_second: rounded(args.batch as f64 * 1e3 / end_to_end_ms.mean),
+        peak_rss_bytes: peak_rss_bytes(),
+        arena_bytes: session.arena_bytes(),
+        weights_bytes: loaded.model.weights_bytes(),
+    };
+    if !args.json.as_deref().is_some_and(is_stdout) {
+        print_line(&table(&report, loaded.model.isa_name()))?;
+    }
+    if let Some(target) = &args.json {
+        JsonSink::open(target)?.write(&report)?;
+    }
+    Ok(Outcome::Done)
+}
+
+fn measure(args: &Bench, mut step: impl FnMut() -> Result<()>) -> Result<Latency> {
+    for _ in 0..args.warmup {
+        step()?;
+    }
+    let mut times_ms = Vec::with_capacity(args.runs);
+    for _ in 0..args.runs {
+        let start = Instant::now();
+        step()?;
+        times_ms.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(Latency::of(times_ms))
+}
+
+impl Latency {
+    /// `times_ms` holds at least one value. Percentiles lie between the two nearest runs.
+    fn of(mut times_ms: Vec<f64>) -> Self {
+        times_ms.sort_by(f64::total_cmp);
+        let percentile = |share: f64| {
+            let at = share * (times_ms.len() - 1) as f64;
+            let (low, high) = (times_ms[at.floor() as usize], times_ms[at.ceil() as usize]);
+            rounded(low + (high - low) * at.fract())
+        };
+        let mean = times_ms.iter().sum::<f64>() / times_ms.len() as f64;
+        Self { min: percentile(0.0), p50: percentile(0.5), p90: percentile(0.9), mean: rounded(mean) }
+    }
+}
+
+/// Three decimals: a microsecond, which is finer than any of this is repeatable.
+fn rounded(value: f64) -> f64 {
+    (value * 1e3).round() / 1e3
+}
+
+/// Values from 0 to 1, the same in every run.
+fn random_images(shape: [usize; 4]) -> Result<Tensor> {
+    let mut state = 0u64;
+    let mut next = || {
+        // SplitMix64: Steele, Lea and Flood, "Fast splittable pseudorandom number generators", 2014.
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 40) as f32 / (1 << 24) as f32
+    };
+    let too_large = || Error::failed(format!("an input of {shape:?} does not fit into memory"));
+    let len = shape.iter().try_fold(1usize, |len, &extent| len.checked_mul(extent)).ok_or_else(too_large)?;
+    let mut data = Vec::new();
+    data.try_reserve_exact(len).map_err(|_| too_large())?;
+    data.extend((0..len).map(|_| next()));
+    Ok(Tensor::new(shape.to_vec(), data)?)
+}
+
+/// The most memory that this process has held, where the system tells it.
+fn peak_rss_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+fn table(report: &Report, isa: &str) -> String {
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    let row = |name: &str, t: Latency| {
+        format!("{name:<14}{:>9.2}{:>9.2}{:>9.2}{:>9.2}\n", t.min, t.p50, t.p90, t.mean)
+    };
+    let [h, w] = report.imgsz;
+    format!(
+        "{model}  {h}x{w}  batch {batch}  {device} {isa}  {precision}  {threads} thread(s)  {runs} runs\n\
+         {ms:<14}{min:>9}{p50:>9}{p90:>9}{mean:>9}\n{network}{end_to_end}\
+         {fps:.1} images/s end to end; memory: {peak}arena {arena:.1} MiB, weights {weights:.1} MiB",
+        model = report.model,
+        batch = report.batch,
+        device = report.device,
+        precision = report.precision,
+        threads = report.threads,
+        runs = report.runs,
+        ms = "ms",
+        min = "min",
+        p50 = "p50",
+        p90 = "p90",
+        mean = "mean",
+        network = row("network", report.latency_ms),
+        end_to_end = row("end to end", report.end_to_end_ms),
+        fps = report.images_per_second,
+        peak =
+            report.peak_rss_bytes.map_or_else(String::new, |bytes| format!("peak {:.1} MiB, ", mib(bytes))),
+        arena = mib(report.arena_bytes as u64),
+        weights = mib(report.weights_bytes as u64),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_few_runs() {
+        let all = |ms| Latency { min: ms, p50: ms, p90: ms, mean: ms };
+        assert_eq!(Latency::of(vec![2.0]), all(2.0));
+        let latency = Latency::of((0..=10).rev().map(f64::from).collect());
+        assert_eq!(latency, Latency { min: 0.0, p50: 5.0, p90: 9.0, mean: 5.0 });
+        assert_eq!(Latency::of(vec![1.0, 2.0]).p50, 1.5);
+    }
+
+    #[test]
+    fn the_input_is_the_same_each_time() {
+        let a = random_images([1, 3, 4, 4]).unwrap();
+        assert_eq!(a, random_images([1, 3, 4, 4]).unwrap());
+        assert!(random_images([usize::MAX, 3, 2, 2]).is_err());
+        assert!(a.data().iter().all(|value| (0.0..1.0).contains(value)));
+        let mean = a.data().iter().sum::<f32>() / 48.0;
+        assert!((0.3..0.7).contains(&mean), "{mean}");
+    }
+}

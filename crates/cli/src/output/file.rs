@@ -1,0 +1,73 @@
+//! Files that appear whole or not at all.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// Writes `bytes` to `path`, so that a reader sees the old file or the new one, never half of it.
+///
+/// Devices and pipes, which can't be replaced, are written to directly.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    // A link keeps pointing where it did; what it points to is replaced.
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let written = match fs::metadata(&target) {
+        Ok(meta) if !meta.is_file() => File::create(&target).and_then(|mut file| file.write_all(bytes)),
+        _ => replace(&target, bytes),
+    };
+    written.map_err(|error| Error::at(path, error))
+}
+
+fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (mut file, temporary) = create_beside(target)?;
+    let done = file.write_all(bytes).and_then(|()| {
+        drop(file);
+        fs::rename(&temporary, target)
+    });
+    if done.is_err() {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+    }
+    done
+}
+
+/// Creates a file of a new name in the directory of `target`.
+fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
+    let name = target.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
+    for attempt in 0..100 {
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}-{attempt}.tmp", std::process::id()));
+        let temporary = target.with_file_name(temporary);
+        match OpenOptions::new().write(true).create_new(true).open(&temporary) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            created => return created.map(|file| (file, temporary)),
+        }
+    }
+    Err(io::Error::other("no free name for a temporary file"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replaces_and_leaves_nothing_beside() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.bin");
+        write_atomically(&path, b"one").unwrap();
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn failures_name_the_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("absent/a.bin");
+        let error = write_atomically(&path, b"one").unwrap_err().chain();
+        assert!(error.starts_with(&path.display().to_string()), "{error}");
+        assert!(write_atomically(dir.path(), b"one").is_err());
+    }
+}

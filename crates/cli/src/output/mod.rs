@@ -1,0 +1,8 @@
+//! Everything that leaves the program: lines, JSON, messages and files.
+
+pub mod console;
+pub mod file;
+pub mod json;
+pub mod report;
+pub mod save;
+pub mod unique;

@@ -1,0 +1,139 @@
+//! What `predict` tells about each picture, and about all of them at the end.
+
+use std::path::Path;
+use std::time::Instant;
+
+use ferroyolo::{Image, Results};
+use serde::Serialize;
+
+use super::console::{self, Progress, printable};
+use super::json::{JsonSink, is_stdout, print_line};
+use super::save::Saver;
+use crate::args::Predict;
+use crate::error::{Error, Result};
+
+/// Tells results in the order in which they are given to it.
+pub struct Report {
+    lines: bool,
+    quiet: bool,
+    json: Option<JsonSink>,
+    saver: Option<Saver>,
+    progress: Progress,
+    total: Option<usize>,
+    n_seen: usize,
+    n_done: usize,
+    n_failures: usize,
+    /// Milliseconds for preprocessing, inference and postprocessing of all pictures.
+    speed_ms: [f64; 3],
+    start: Instant,
+}
+
+/// Stands in for the results of a picture that can't be had.
+#[derive(Serialize)]
+struct Failure<'a> {
+    path: &'a str,
+    error: &'a str,
+}
+
+impl Report {
+    /// Opens what `args` ask for; `total` is the number of pictures to come, if it is known.
+    pub fn new(
+        args: &Predict,
+        total: Option<usize>,
+        show_progress: bool,
+        saver: Option<Saver>,
+    ) -> Result<Self> {
+        let to_stdout = args.json.as_deref().is_some_and(is_stdout);
+        Ok(Self {
+            lines: !args.quiet && !to_stdout,
+            quiet: args.quiet,
+            json: args.json.as_deref().map(JsonSink::open).transpose()?,
+            saver,
+            progress: Progress::new(total, show_progress),
+            total,
+            n_seen: 0,
+            n_done: 0,
+            n_failures: 0,
+            speed_ms: [0.0; 3],
+            start: Instant::now(),
+        })
+    }
+
+    /// Tells what was found in a picture, and saves what is to be saved of it.
+    pub fn picture(&mut self, path: &Path, image: &Image, results: &Results) -> Result<()> {
+        self.n_seen += 1;
+        self.n_done += 1;
+        let speed = &results.speed;
+        for (sum, ms) in
+            self.speed_ms.iter_mut().zip([speed.preprocess_ms, speed.inference_ms, speed.postprocess_ms])
+        {
+            *sum += ms;
+        }
+        if self.lines {
+            let total = self.total.map_or_else(|| "?".into(), |n| n.to_string());
+            let [h, w] = results.input_shape;
+            let line = format!(
+                "image {}/{total} {}: {h}x{w} {}, {:.1}ms",
+                self.n_seen,
+                printable(path.display()),
+                printable(results.verbose()),
+                speed.inference_ms
+            );
+            self.progress.aside(|| print_line(&line))?;
+        }
+        if let Some(json) = &mut self.json {
+            let object = results.to_json();
+            self.progress.aside(|| json.write(&object))?;
+        }
+        if let Some(saver) = &mut self.saver
+            && let Err(error) = saver.save(path, image, results)
+        {
+            self.n_failures += 1;
+            self.progress.aside(|| console::error(&error));
+        }
+        self.progress.step();
+        Ok(())
+    }
+
+    /// Tells why there is nothing about a picture.
+    pub fn failure(&mut self, path: &Path, error: &Error) -> Result<()> {
+        self.n_seen += 1;
+        self.n_failures += 1;
+        self.progress.aside(|| console::error(error));
+        if let Some(json) = &mut self.json {
+            let path = path.to_string_lossy();
+            let chain = error.chain();
+            let message =
+                chain.strip_prefix(&*path).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&chain);
+            self.progress.aside(|| json.write(&Failure { path: &path, error: message }))?;
+        }
+        self.progress.step();
+        Ok(())
+    }
+
+    /// Tells the speed, and where files were saved.
+    pub fn finish(&mut self) {
+        if self.quiet {
+            return;
+        }
+        let seconds = self.start.elapsed().as_secs_f64();
+        if self.n_done > 0 {
+            let n = self.n_done as f64;
+            let [preprocess, inference, postprocess] = self.speed_ms.map(|ms| ms / n);
+            let line = format!(
+                "speed: {preprocess:.1}ms preprocess, {inference:.1}ms inference, {postprocess:.1}ms postprocess \
+                 per image, {:.1} images/s",
+                n / seconds.max(f64::MIN_POSITIVE)
+            );
+            self.progress.aside(|| console::notice(&line));
+        }
+        if let Some(saved) = self.saver.as_ref().and_then(Saver::told) {
+            self.progress.aside(|| console::notice(&saved));
+        }
+    }
+
+    /// How many pictures could not be read, predicted or saved.
+    pub fn n_failures(&self) -> usize {
+        self.n_failures
+    }
+}

@@ -1,0 +1,11 @@
+//! The command line as its users meet it: the real binary, run on files made here.
+
+mod bench;
+mod checkpoints;
+mod forward;
+mod models;
+mod predict;
+mod saving;
+mod sources;
+mod support;
+mod usage;

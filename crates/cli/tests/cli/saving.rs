@@ -1,0 +1,125 @@
+//! `--save`, `--save-txt`, `--save-crop`: the files, and that none replaces another.
+
+use crate::support::{Place, arg, sample};
+
+#[test]
+fn annotated_pictures_are_pictures_of_the_same_size() {
+    let place = Place::new();
+    place.picture("in/a.jpg", 120, 90);
+    place.picture("in/b.png", 50, 70);
+    place.picture("in/c.gif", 30, 30);
+    let run =
+        place.run(&["predict", "-s", "in", "--save", "out/deep"]).expect(0).says(&["saved", "out/deep"]);
+    assert_eq!(run.stdout.lines().count(), 3);
+    assert_eq!(place.files("out"), ["deep/a.jpg", "deep/b.png", "deep/c.png"]);
+    for (name, size) in [("a.jpg", (120, 90)), ("b.png", (50, 70)), ("c.png", (30, 30))] {
+        let saved = image::open(place.path("out/deep").join(name)).expect("a picture");
+        assert_eq!((saved.width(), saved.height()), size, "{name}");
+    }
+    assert!(!place.path("runs").exists());
+}
+
+#[test]
+fn boxes_are_drawn() {
+    let place = Place::new();
+    place.write("in/sample.png", sample());
+    place.run(&["predict", "-s", "in/sample.png", "--save", "out"]).expect(0);
+    let drawn = image::open(place.path("out/sample.png")).expect("a picture").to_rgb8();
+    let plain = image::load_from_memory(sample()).expect("a picture").to_rgb8();
+    assert_eq!(drawn.dimensions(), plain.dimensions());
+    let changed = drawn.pixels().zip(plain.pixels()).filter(|(a, b)| a != b).count();
+    assert!(changed > 100, "{changed} pixels changed");
+    // Without boxes nothing is drawn.
+    place.run(&["predict", "-s", "in/sample.png", "--save", "none", "--conf", "1"]).expect(0);
+    assert_eq!(image::open(place.path("none/sample.png")).expect("a picture").to_rgb8(), plain);
+}
+
+#[test]
+fn pictures_of_one_name_do_not_replace_each_other() {
+    let place = Place::new();
+    place.picture("x/a.png", 20, 20);
+    place.picture("y/a.png", 40, 40);
+    place.picture("y/A.jpg", 60, 60);
+    place.run(&["predict", "-s", "x", "y", "--save", "out", "--save-txt"]).expect(0);
+    assert_eq!(place.files("out").len(), 6, "{:?}", place.files("out"));
+    let width = |name: &str| image::open(place.path("out").join(name)).expect("a picture").width();
+    assert_eq!((width("a.png"), width("A_2.jpg"), width("a_3.png")), (20, 60, 40));
+}
+
+#[test]
+fn the_sources_own_directory_is_refused() {
+    let place = Place::new();
+    let picture = place.picture("in/a.png", 20, 20);
+    let before = std::fs::read(&picture).expect("the picture");
+    for (source, save) in [("in", "in"), ("in/a.png", "in/../in"), ("in/*.png", "./in")] {
+        place.run(&["predict", "-s", source, "--save", save]).expect(2).says(&["source pictures"]);
+    }
+    let run = place.run_with_input(&["predict", "-s", "-", "--save", "in"], b"in/a.png\n").expect(1);
+    assert!(
+        run.stdout.starts_with("image 1/? in/a.png: "),
+        "the result is told all the same: {}",
+        run.stdout
+    );
+    assert_eq!(std::fs::read(&picture).expect("the picture"), before);
+}
+
+#[test]
+fn labels_are_shares_of_the_picture() {
+    let place = Place::new();
+    let find = place.run(&["predict", "--json", "-", "--save-txt", "--save-conf", "--save", "out"]).expect(0);
+    let object = find.json_lines().remove(0);
+    let [height, width] = [0, 1].map(|idx| object["shape"][idx].as_f64().expect("a number"));
+    let results = object["results"].as_array().expect("an array");
+    let labels = std::fs::read_to_string(place.path("out/labels/sample.txt")).expect("labels");
+    assert_eq!(labels.lines().count(), results.len());
+    for (line, found) in labels.lines().zip(results) {
+        let values: Vec<f64> = line.split(' ').map(|value| value.parse().expect("a number")).collect();
+        let [class, x, y, w, h, conf] = values[..] else { panic!("{line}") };
+        let expected = |key: &str| found["box"][key].as_f64().expect("a number");
+        for (value, expected) in [
+            (class, found["class"].as_f64().expect("a number")),
+            ((x - w / 2.0) * width, expected("x1")),
+            ((y - h / 2.0) * height, expected("y1")),
+            ((x + w / 2.0) * width, expected("x2")),
+            ((y + h / 2.0) * height, expected("y2")),
+            (conf, found["confidence"].as_f64().expect("a number")),
+        ] {
+            assert!((value - expected).abs() < 2e-3, "{line}: {value} is not {expected}");
+        }
+    }
+    // Without --save-conf there are five columns; without --save, a directory of its own.
+    place
+        .run(&["predict", "-s", arg(&place.picture("a.png", 64, 64)), "--save-txt", "--conf", "1"])
+        .expect(0);
+    assert_eq!(place.files("runs"), ["predict/labels/a.txt"]);
+    place.run(&["predict", "--save-txt"]).expect(0);
+    let labels = std::fs::read_to_string(place.path("runs/predict2/labels/sample.txt")).expect("labels");
+    assert!(!labels.is_empty() && labels.lines().all(|line| line.split(' ').count() == 5), "{labels}");
+}
+
+#[test]
+fn crops_are_parts_of_the_picture() {
+    let place = Place::new();
+    let run = place.run(&["predict", "--json", "-", "--save-crop", "--save", "out"]).expect(0);
+    let object = run.json_lines().remove(0);
+    let results = object["results"].as_array().expect("an array");
+    let crops = place.files("out/crops");
+    assert_eq!(crops.len(), results.len(), "{crops:?}");
+    let best = &results[0];
+    let crop =
+        image::open(place.path("out/crops").join(best["name"].as_str().expect("a name")).join("sample.jpg"));
+    let crop = crop.expect("the best box's crop");
+    let side = |from: &str, to: &str| {
+        let at = |key: &str| best["box"][key].as_f64().expect("a number");
+        at(to).ceil() - at(from).floor()
+    };
+    assert_eq!((f64::from(crop.width()), f64::from(crop.height())), (side("x1", "x2"), side("y1", "y2")));
+}
+
+#[test]
+fn a_place_that_can_not_be_written_is_told() {
+    let place = Place::new();
+    place.write("file", b"");
+    place.run(&["predict", "--save", "file"]).expect(1).says(&["file"]);
+    place.run(&["predict", "--save", "file/below"]).expect(1).says(&["file/below"]);
+}

@@ -5,6 +5,8 @@
 
 mod builder;
 mod fuse;
+#[cfg(test)]
+mod interpret;
 mod layout;
 mod plan;
 

@@ -54,7 +54,7 @@ pub struct Letterbox {
     scaled_hw: [usize; 2],
     top: usize,
     left: usize,
-    gain: f64,
+    gain_yx: [f64; 2],
     pad_yx: [usize; 2],
 }
 
@@ -87,16 +87,18 @@ impl Letterbox {
 
     fn placed(image_hw: [usize; 2], net_hw: [usize; 2], scaled_hw: [usize; 2], placement: Placement) -> Self {
         let gain = fit(image_hw, net_hw);
-        let (top_left, pad_yx) = match placement {
-            Placement::TopLeft => ([0, 0], [0, 0]),
-            Placement::Center => (
-                half_of_rest(net_hw, scaled_hw),
-                // The way back sees only the two sizes. Where rounding made the scaled picture a little smaller than
-                // `rect` promised, its gain differs from the one of the way there; boxes are published this way.
-                half_of_rest(net_hw, image_hw.map(|side| round(side as f64 * gain))),
-            ),
+        let (top_left, pad_yx, gain_yx) = match placement {
+            Placement::TopLeft => ([0, 0], [0, 0], [gain; 2]),
+            Placement::Center => {
+                // The way back sees only the two sizes, and takes the gain that rounding to whole pixels has left in
+                // each direction. Where that made the scaled picture a little smaller than `rect` promised, both differ
+                // from the way there; boxes are published this way.
+                let back_hw = image_hw.map(|side| round(side as f64 * gain).max(1));
+                let gain_yx = [0, 1].map(|axis| back_hw[axis] as f64 / image_hw[axis] as f64);
+                (half_of_rest(net_hw, scaled_hw), half_of_rest(net_hw, back_hw), gain_yx)
+            }
         };
-        Self { image_hw, net_hw, scaled_hw, top: top_left[0], left: top_left[1], gain, pad_yx }
+        Self { image_hw, net_hw, scaled_hw, top: top_left[0], left: top_left[1], gain_yx, pad_yx }
     }
 
     /// Size of the picture.
@@ -123,18 +125,18 @@ impl Letterbox {
         [self.top, self.left]
     }
 
-    /// Pixels of the input per pixel of the picture.
+    /// Pixels of the input per pixel of the picture, down and across.
     #[must_use]
-    pub fn gain(&self) -> f64 {
-        self.gain
+    pub fn gain_yx(&self) -> [f64; 2] {
+        self.gain_yx
     }
 
     /// Maps a point `[x, y]` of the input to the picture, where it may fall outside.
     #[must_use]
     pub fn map_point(&self, xy_net: [f32; 2]) -> [f32; 2] {
         let [pad_y, pad_x] = self.pad_yx.map(|pad| pad as f32);
-        let gain = self.gain as f32;
-        [(xy_net[0] - pad_x) / gain, (xy_net[1] - pad_y) / gain]
+        let [gain_y, gain_x] = self.gain_yx.map(|gain| gain as f32);
+        [(xy_net[0] - pad_x) / gain_x, (xy_net[1] - pad_y) / gain_y]
     }
 
     /// Maps a box `[x1, y1, x2, y2]` of the input to the picture and clips it there.

@@ -1,0 +1,79 @@
+//! A whole graph by the scalar references of its ops, to judge fusion, layout, plan and kernels together.
+
+use std::sync::Arc;
+
+use ferroyolo_kernels::{Activation, Arena, Isa, clear_halo, load_planar, store_planar};
+
+use super::{Graph, ValueId};
+use crate::backend::Cpu;
+use crate::network::{Branches, Network};
+use crate::{Tensor, modules, weights};
+
+/// Largest difference from the reference, relative to the largest value of an output.
+const TOLERANCE: f32 = 1e-4;
+
+/// All values of `graph` for one input.
+fn interpret(graph: &Graph, input: &Tensor) -> Vec<Option<Arc<Tensor>>> {
+    let mut values: Vec<Option<Arc<Tensor>>> = vec![None; graph.channels.len()];
+    values[graph.input.0] = Some(Arc::new(input.clone()));
+    for node in &graph.nodes {
+        let inputs: Vec<Arc<Tensor>> =
+            node.inputs.iter().map(|input| values[input.0].clone().expect("computed before")).collect();
+        let inputs: Vec<&Tensor> = inputs.iter().map(AsRef::as_ref).collect();
+        values[node.output.0] = Some(Arc::new(node.op.kernel().reference(&inputs, &graph.weights)));
+    }
+    values
+}
+
+/// Runs the model file on `[2, 3, h, w]` and compares the values that its head decodes with the references.
+fn check(name: &str, hw: [usize; 2]) {
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+    let bytes = std::fs::read(format!("{root}{name}")).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let (document, weights) = weights::read(&bytes).expect("a model file");
+    let (graph, head) = modules::build_network(&document, weights).expect("a network");
+    let outputs: Vec<ValueId> = head.outputs();
+    let [h, w] = hw;
+    let pixels: Vec<f32> = (0..2 * 3 * h * w).map(|idx| ((idx * 7919) % 1009) as f32 / 1009.0).collect();
+    let images = Tensor::new(vec![2, 3, h, w], pixels).expect("a shape that fits");
+    let want = interpret(&graph, &images);
+
+    for isa in Isa::available() {
+        let cpu = Cpu::new(Some(2), Some(isa)).expect("threads");
+        let network = Network::new(graph.clone(), head.clone(), cpu);
+        let plan = network.plan(([2, h, w], Branches { one2many: true, one2one: true })).expect("a plan");
+        let context = network.cpu().context();
+        let mut arena = Arena::new(plan.arena_len).expect("memory");
+        // What an earlier picture left behind must not show.
+        arena.as_mut_slice().fill(f32::NAN);
+        clear_halo(context, &mut arena, plan.input);
+        for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
+            load_planar(context, &mut arena, planes, 1.0, plan.input, image);
+        }
+        network.run(&plan, &mut arena);
+        for &output in &outputs {
+            let view = plan.views[output.0].expect("a planned output");
+            let want = want[output.0].as_ref().expect("a computed output");
+            let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+            let (pixels, len) = (view.pixels(), view.c * view.pixels());
+            let mut got = vec![0.0; len];
+            for (image, want) in want.data().chunks_exact(len).enumerate() {
+                store_planar(context, &arena, view, image, &mut got, pixels, 0, Activation::None);
+                let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+                let is_close = got.iter().zip(want).all(|(g, w)| (g - w).abs() <= TOLERANCE * scale);
+                assert!(is_close, "{name} on {isa:?}, output {output:?}, image {image}: differs by {worst}");
+            }
+        }
+    }
+}
+
+#[test]
+fn demo_network_equals_its_references() {
+    check("crates/cli/assets/demo.safetensors", [32, 64]);
+}
+
+#[test]
+fn narrow_networks_equal_their_references() {
+    for name in ["detect8", "detect26", "detectx"] {
+        check(&format!("tests/goldens/{name}.model.safetensors"), [64, 32]);
+    }
+}

@@ -1,6 +1,6 @@
 """Trains the demo network: AdamW with warm-up and a cosine, averaged weights, growing pictures.
 
-    python train.py --out /tmp/demo [--steps 9000] [--threads 2]
+    python train.py --out /tmp/demo [--steps 6500] [--threads 2]
 
 writes `weights.pt` (averaged weights) every few hundred steps and at the end; an interrupted run goes on from
 `last.pt`. The first part of the training sees the scenes at smaller sizes, which cost a fraction of the full size.
@@ -79,7 +79,7 @@ def augment(images: Tensor, labels: Tensor, size: int, rng: np.random.Generator)
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the demo network.")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=6500)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

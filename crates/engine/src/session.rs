@@ -192,19 +192,21 @@ impl Session {
         let &[n, 3, h, w] = images.shape() else {
             return Err(Error::shape("images", format!("got {:?}, expected [N, 3, H, W]", images.shape())));
         };
-        if let Some(at) = images.data().iter().position(|value| !value.is_finite()) {
+        if let Some(at) = first_non_finite(images.data()) {
             return Err(Error::argument("images", format!("holds {} at element {at}", images.data()[at])));
         }
         let plan = self.prepare(([n, h, w], branches))?;
         let Self { model, state } = self;
         let arena = state.arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
-        clear_halo(context, arena, plan.input);
-        for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
-            load_planar(context, arena, planes, 1.0, plan.input, image);
-        }
-        model.network.run(&plan, arena);
-        decode_raw(model, &plan, arena, n, &mut state.scratch, &mut state.raw);
+        context.threads.install(|| {
+            clear_halo(context, arena, plan.input);
+            for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
+                load_planar(context, arena, planes, 1.0, plan.input, image);
+            }
+            model.network.run(&plan, arena);
+            decode_raw(model, &plan, arena, n, &mut state.scratch, &mut state.raw);
+        });
         Ok(Outputs { raw: &state.raw })
     }
 
@@ -387,6 +389,17 @@ fn decode_raw(
     }
 }
 
+/// The first element that is NaN or infinite.
+///
+/// Whole runs are tested without leaving early, which the compiler turns into vector code.
+fn first_non_finite(values: &[f32]) -> Option<usize> {
+    const RUN: usize = 1024;
+    let is_finite = |run: &[f32]| run.iter().fold(true, |all, value| all & value.is_finite());
+    let run = values.chunks(RUN).position(|run| !is_finite(run))?;
+    let within = values[run * RUN..].iter().position(|value| !value.is_finite())?;
+    Some(run * RUN + within)
+}
+
 /// Adds a detection, mapped back to its picture.
 fn push_box(boxes: &mut Boxes, found: &Candidate, letterbox: &Letterbox) {
     boxes.push(letterbox.map_box(found.xyxy), found.score, found.class as usize);
@@ -398,4 +411,24 @@ fn no_arena() -> Error {
 
 fn not_planned() -> Error {
     Error::unsupported("head", "the plan does not compute this head")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_are_not_finite_are_found() {
+        for len in [0, 1, 1023, 1024, 3000] {
+            let values = vec![1.0; len];
+            assert_eq!(first_non_finite(&values), None);
+            for at in [0, 5, 1023, 1024, 2999].into_iter().filter(|at| *at < len) {
+                for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                    let mut values = values.clone();
+                    values[at] = bad;
+                    assert_eq!(first_non_finite(&values), Some(at));
+                }
+            }
+        }
+    }
 }

@@ -278,18 +278,22 @@ impl LevelViews {
     /// Turns rows of regression values into rows of center x, center y, width and height in pixels.
     fn boxes_to_pixels(&self, regression: Regression, [row0, row1, row2, row3]: [&mut [f32]; 4]) {
         let (w, stride) = (self.boxes.w, self.stride);
-        for cell in 0..row0.len() {
-            let (x, y) = ((cell % w) as f32, (cell / w) as f32);
-            let values = [row0[cell], row1[cell], row2[cell], row3[cell]];
-            let [cx, cy, bw, bh] = match regression {
-                Regression::Distances { .. } => {
-                    let [l, t, r, b] = values;
-                    [x + 0.5 + (r - l) / 2.0, y + 0.5 + (b - t) / 2.0, l + r, t + b]
-                }
-                Regression::CenterSize => [values[0] + x, values[1] + y, values[2].exp(), values[3].exp()],
-            };
-            (row0[cell], row1[cell]) = (cx * stride, cy * stride);
-            (row2[cell], row3[cell]) = (bw * stride, bh * stride);
+        let rows = row0.chunks_mut(w).zip(row1.chunks_mut(w)).zip(row2.chunks_mut(w).zip(row3.chunks_mut(w)));
+        for (y, ((row0, row1), (row2, row3))) in rows.enumerate() {
+            let y = y as f32;
+            for (x, ((v0, v1), (v2, v3))) in
+                row0.iter_mut().zip(row1).zip(row2.iter_mut().zip(row3)).enumerate()
+            {
+                let x = x as f32;
+                let [cx, cy, bw, bh] = match regression {
+                    Regression::Distances { .. } => {
+                        let [l, t, r, b] = [*v0, *v1, *v2, *v3];
+                        [x + 0.5 + (r - l) / 2.0, y + 0.5 + (b - t) / 2.0, l + r, t + b]
+                    }
+                    Regression::CenterSize => [*v0 + x, *v1 + y, v2.exp(), v3.exp()],
+                };
+                [*v0, *v1, *v2, *v3] = [cx * stride, cy * stride, bw * stride, bh * stride];
+            }
         }
     }
 }

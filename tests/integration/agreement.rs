@@ -80,17 +80,25 @@ fn check(model: &Model, golden: &Path) {
     if let Some(one2one) = outputs.one2one() {
         compare_one2one(&what, one2one, &golden["one2one"]);
     }
-    let alone = output0.to_tensor();
+    let alone = (output0.to_tensor(), outputs.one2one().map(|rows| rows.to_tensor()));
 
-    // The same picture between two others gives the same values, to the bit.
+    // Wherever it stands in a batch, and whatever stands beside it, the picture gives the same values, to the bit.
     let [_, c, h, w] = images.shape() else { panic!("{what}: expected NCHW") };
     let flipped: Vec<f32> = images.data().iter().rev().copied().collect();
-    let batch = [&flipped, images.data(), &vec![0.5; images.data().len()]].concat();
-    let batch = Tensor::new(vec![3, *c, *h, *w], batch).expect("three pictures");
-    let outputs = session.run(&batch).unwrap_or_else(|error| panic!("{what}: {error}"));
-    let output0 = outputs.output0().expect("the one-to-many head");
-    let len = alone.data().len();
-    assert!(output0.data[len..2 * len] == *alone.data(), "{what}: differs within a batch");
+    for place in 0..3 {
+        let mut batch: Vec<&[f32]> = vec![&flipped; 3];
+        batch[place] = images.data();
+        let batch = Tensor::new(vec![3, *c, *h, *w], batch.concat()).expect("three pictures");
+        let outputs = session.run(&batch).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let part = |got: Option<TensorView<'_>>, want: &Tensor| {
+            let len = want.data().len();
+            got.is_some_and(|got| got.data.len() == 3 * len && got.data[place * len..][..len] == *want.data())
+        };
+        assert!(part(outputs.output0(), &alone.0), "{what}: differs at place {place} of a batch");
+        if let Some(rows) = &alone.1 {
+            assert!(part(outputs.one2one(), rows), "{what}: one-to-one differs at place {place} of a batch");
+        }
+    }
 }
 
 fn compare_output0(what: &str, got: TensorView<'_>, want: &Tensor) {

@@ -213,7 +213,7 @@ mod tests {
     fn keeps_its_cause() {
         let error = Error::io("a.jpg", io::Error::from(io::ErrorKind::NotFound));
         assert_eq!(error.to_string(), "a.jpg: no such file or directory");
-        assert!(error.source().is_some_and(|source| source.is::<io::Error>()));
+        assert!(error.source().is_some_and(<dyn StdError>::is::<io::Error>));
         assert!(Error::image("a", "b").source().is_none());
     }
 

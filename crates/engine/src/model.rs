@@ -79,17 +79,14 @@ impl Model {
     pub fn open(path: impl AsRef<Path>, options: &ModelOptions) -> Result<Self> {
         let path = path.as_ref();
         let name = path.display().to_string();
-        let bytes = std::fs::read(path).map_err(|cause| Error::io(&name, cause))?;
+        let bytes = weights::read_file(path).map_err(|error| in_file(&name, error))?;
         Self::from_bytes(&name, &bytes, options)
     }
 
     /// Loads a model from the bytes of a model file; `name` is what errors call it.
     pub fn from_bytes(name: &str, bytes: &[u8], options: &ModelOptions) -> Result<Self> {
         check_options(options)?;
-        Self::load(bytes, options).map_err(|error| {
-            let at = if error.at().is_empty() { name.to_owned() } else { format!("{name}: {}", error.at()) };
-            error.with_at(at)
-        })
+        Self::load(bytes, options).map_err(|error| in_file(name, error))
     }
 
     fn load(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
@@ -103,6 +100,7 @@ impl Model {
         let n_parameters = weights.n_parameters();
         let (graph, head) = modules::build_network(&document, weights)?;
         let cpu = Cpu::new(options.threads, options.isa)?;
+        let stride = head.strides.iter().copied().max().unwrap_or(1);
         let text =
             |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let provenance = document.provenance.iter().filter(|(_, value)| !value.is_null());
@@ -110,7 +108,7 @@ impl Model {
             network: Network::new(graph, head, cpu),
             provenance: provenance.map(|(key, value)| (key.clone(), text(value))).collect(),
             names: document.names.into(),
-            imgsz: document.imgsz,
+            imgsz: document.imgsz.map(|side| side.next_multiple_of(stride)),
             placement: match document.input.letterbox {
                 weights::Placement::Center => Placement::Center,
                 weights::Placement::TopLeft => Placement::TopLeft,
@@ -121,8 +119,7 @@ impl Model {
         };
         let model = Self { inner: Arc::new(inner) };
         // Layers that don't fit together show up here rather than at the first picture.
-        let largest = model.stride();
-        let [h, w] = model.inner.imgsz.map(|side| side.next_multiple_of(largest));
+        let [h, w] = model.inner.imgsz;
         model.inner.network.plan(([1, h, w], crate::network::Branches { one2many: true, one2one: false }))?;
         Ok(model)
     }
@@ -157,7 +154,7 @@ impl Model {
         self.strides().iter().copied().max().unwrap_or(1)
     }
 
-    /// The input size that the network was trained for, `[height, width]` in pixels.
+    /// The input size that the network was trained for, `[height, width]` in pixels, up to multiples of the stride.
     #[must_use]
     pub fn imgsz(&self) -> [usize; 2] {
         self.inner.imgsz
@@ -234,6 +231,12 @@ impl Inner {
             idle.push(state);
         }
     }
+}
+
+/// The same error, with the file it comes from before its place.
+fn in_file(name: &str, error: Error) -> Error {
+    let at = if error.at().is_empty() { name.to_owned() } else { format!("{name}: {}", error.at()) };
+    error.with_at(at)
 }
 
 fn check_options(options: &ModelOptions) -> Result<()> {

@@ -7,7 +7,7 @@ use ferroyolo_kernels::{Arena, View, clear_halo};
 
 use crate::backend::Cpu;
 use crate::error::Result;
-use crate::graph::{Graph, Layout, Plan, Step, ValueId, fuse};
+use crate::graph::{Graph, Plan, Step, ValueId, fuse};
 use crate::modules::{Branch, DetectHead};
 use crate::ops::{Op, PackedWeights, StepIo};
 
@@ -45,7 +45,6 @@ pub struct StepInfo {
 pub(crate) struct Network {
     cpu: Cpu,
     graph: Graph,
-    layout: Layout,
     packed: Vec<PackedWeights>,
     head: DetectHead,
     /// Most recently used last.
@@ -56,7 +55,6 @@ impl Network {
     /// Fuses the graph and packs its weights for the CPU.
     pub(crate) fn new(mut graph: Graph, head: DetectHead, cpu: Cpu) -> Self {
         fuse(&mut graph);
-        let layout = Layout::of(&graph);
         let weights = std::mem::take(&mut graph.weights);
         let mut packed = Vec::with_capacity(weights.len());
         for node in &mut graph.nodes {
@@ -66,7 +64,7 @@ impl Network {
                 conv.weights = packed_idx;
             }
         }
-        Self { cpu, graph, layout, packed, head, plans: Mutex::new(Vec::new()) }
+        Self { cpu, graph, packed, head, plans: Mutex::new(Vec::new()) }
     }
 
     pub(crate) fn cpu(&self) -> &Cpu {
@@ -94,8 +92,8 @@ impl Network {
         }
         let (shape, branches) = key;
         let wanted = self.wanted(branches);
-        let plan = Plan::new(&self.graph, &self.layout, &self.packed, self.cpu.n_threads(), shape, &wanted)
-            .map(Arc::new)?;
+        let plan =
+            Plan::new(&self.graph, &self.packed, self.cpu.n_threads(), shape, &wanted).map(Arc::new)?;
         let size = |value: ValueId| plan.views[value.0].map(|view| [view.h, view.w]);
         self.head.check_levels([shape[1], shape[2]], size)?;
         if plans.len() == MAX_PLANS {

@@ -142,7 +142,7 @@ pub fn dfl_planar(
 #[track_caller]
 fn one_image(arena: &Arena, view: View, image: usize) -> View {
     view.assert_inside(arena.len());
-    assert!(image < view.n, "image {image} of {view:?}");
+    assert!(image < view.n && !view.is_empty(), "image {image} of {view:?}");
     view.image(image)
 }
 

@@ -97,7 +97,8 @@ pub fn clear_halo(ctx: Context<'_>, arena: &mut Arena, view: View) {
     };
     // Halos of neighbouring rows may be the same pixels, so a task has all rows of an image. If those of neighbouring
     // images are, one task has all images.
-    if view.n == 1 || padded.h * view.row_stride <= view.image_stride {
+    let padded_image = (padded.h - 1) * view.row_stride + padded.w * view.pixel_stride;
+    if view.n == 1 || padded_image <= view.image_stride {
         ctx.threads.for_each(view.n, &|image, _| clear_image(image));
     } else {
         (0..view.n).for_each(clear_image);

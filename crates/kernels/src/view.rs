@@ -75,7 +75,7 @@ impl View {
         self.h * self.w
     }
 
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.n == 0 || self.h == 0 || self.w == 0 || self.c == 0
     }
 
@@ -180,6 +180,7 @@ pub(crate) fn assert_map(len: usize, input: &View, output: &View) {
     output.assert_inside(len);
     output.assert_disjoint(&View { halo: 0, ..*input });
     assert!(input.n == output.n && input.c == output.c, "{input:?} to {output:?}");
+    assert!(output.is_empty() || !input.is_empty(), "{output:?} from {input:?}, which is empty");
 }
 
 /// The windows that a convolution slides over its input.
@@ -199,6 +200,8 @@ impl Window {
         output.assert_inside(len);
         output.assert_disjoint(input);
         assert!(input.n == output.n, "{} images in, {} out", input.n, output.n);
+        // An empty view has no place in the arena that could be checked, so nothing may be computed from it.
+        assert!(output.is_empty() || !input.is_empty(), "{output:?} from {input:?}, which is empty");
         for (i, (input_size, output_size)) in
             [(input.h, output.h), (input.w, output.w)].into_iter().enumerate()
         {
@@ -224,6 +227,15 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[should_panic(expected = "which is empty")]
+    fn nothing_is_computed_from_an_empty_view() {
+        // Its place is never checked, because it has no element that could lie outside.
+        let nowhere = View { offset: 1 << 40, h: 0, ..View::buffer(0, 1, 4, 4, 8, 2) };
+        let window = Window { kernel: [1, 1], stride: [1, 1], padding: [0, 0] };
+        window.assert_fits(1 << 20, &nowhere, &View::buffer(0, 1, 2, 2, 8, 0), None);
+    }
 
     fn disjoint(a: &View, b: &View) -> bool {
         a.is_disjoint(b)

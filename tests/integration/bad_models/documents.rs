@@ -1,8 +1,9 @@
 //! Documents that are malformed, or that describe a network that can't be.
 
+use ferroyolo::Tensor;
 use serde_json::{Value, json};
 
-use super::{File, MODEL, check, check_document, insert_layers};
+use super::{File, MODEL, check, check_document, insert_layers, load};
 
 /// Sets one attribute of the first convolution.
 #[track_caller]
@@ -208,6 +209,11 @@ fn heads_that_do_not_fit() {
             document["layers"][22]["module"]["attrs"]["reg_max"] = reg_max;
         });
     }
+    for max_det in [0, 1_000_000] {
+        check_document(&["model.22", "max_det"], |document| {
+            document["layers"][22]["module"]["attrs"]["max_det"] = json!(max_det);
+        });
+    }
     check_document(&["model.22"], |document| document["layers"][22]["from"] = json!([15, 18]));
     check_document(&["model.22"], |document| document["layers"][22]["from"] = json!([21, 18, 15]));
     check_document(&["model.22"], |document| document["layers"][22]["from"] = json!([]));
@@ -271,4 +277,52 @@ fn sizes_that_overflow() {
     for n in [4, 12, 40] {
         check_document(&[], |document| insert_layers(document, concats(n)));
     }
+}
+
+#[test]
+fn a_first_layer_that_takes_other_pictures() {
+    for color in ["rgb", "bgr"] {
+        check_document(&["model.0.conv", "1"], |document| {
+            document["input"]["color"] = json!(color);
+            document["layers"][0]["module"]["children"][0][1]["attrs"]["in_channels"] = json!(1);
+        });
+    }
+}
+
+#[test]
+fn layers_without_end() {
+    check_document(&["5000 operations"], |document| {
+        let layers = document["layers"].as_array_mut().expect("layers");
+        let head = layers.pop().expect("a head");
+        let pool = json!({"class": "MaxPool2d", "attrs": {"kernel_size": 1, "stride": 1, "padding": 0}});
+        for index in layers.len()..6000 {
+            let layer = json!({"index": index, "from": [0], "path": format!("more.{index}"), "module": pool});
+            layers.push(layer);
+        }
+        layers.push(
+            json!({"index": 6000, "from": head["from"], "path": head["path"], "module": head["module"]}),
+        );
+    });
+}
+
+/// Not bad, but odd: a concatenation whose result nobody takes must not pull its inputs out of their place.
+#[test]
+fn a_layer_that_nobody_uses_changes_nothing() {
+    let images =
+        Tensor::new(vec![1, 3, 64, 64], (0..3 * 64 * 64).map(|idx| (idx % 97) as f32 / 97.0).collect());
+    let images = images.expect("a picture");
+    let run = |bytes: &[u8]| {
+        let model = load(bytes).expect("a sound model");
+        model.session().run(&images).expect("a run").output0().expect("the head").to_tensor()
+    };
+    let file = File::golden();
+    let want = run(&file.bytes());
+    let mut document = file.document();
+    insert_layers(
+        &mut document,
+        [(vec![0], json!({"class": "Concat"})), (vec![0, 0], json!({"class": "Concat"}))],
+    );
+    // The layer after those takes the first one again.
+    document["layers"][3]["from"] = json!([0]);
+    assert_eq!(run(&file.with_document(document.to_string()).bytes()), want);
 }

@@ -41,9 +41,24 @@ impl Cpu {
 
     /// An arena of `len` floats.
     pub(crate) fn arena(&self, len: usize) -> Result<Arena> {
+        let bytes = len.saturating_mul(size_of::<f32>());
+        // The system hands out more than it has and ends the process later, so what it has is asked first.
+        if let Some(available) = available_memory().filter(|available| bytes > *available) {
+            return Err(Error::limit(
+                "arena",
+                format!("{bytes} bytes are needed for activations, {available} bytes of memory are free"),
+            ));
+        }
         Arena::new(len).map_err(|cause| {
-            let bytes = len.saturating_mul(size_of::<f32>());
             Error::limit("arena", format!("{bytes} bytes could not be allocated")).with_source(cause)
         })
     }
+}
+
+/// Bytes that can be had without swapping, where the system tells.
+fn available_memory() -> Option<usize> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kilobytes: usize = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
 }

@@ -8,6 +8,9 @@ use crate::weights::{Color, Input, Weights};
 /// Channels that a value may have. Those of the largest published networks have some thousand.
 const MAX_CHANNELS: usize = 1 << 20;
 
+/// Operations that a network may have. Published ones have fewer than a thousand; planning takes the square of it.
+const MAX_NODES: usize = 5000;
+
 /// A graph under construction and the weights that it takes.
 pub(crate) struct Builder<'a> {
     graph: Graph,
@@ -53,6 +56,9 @@ impl<'a> Builder<'a> {
                 at,
                 format!("got {out_channels} channels, expected at most {MAX_CHANNELS}"),
             ));
+        }
+        if self.graph.nodes.len() == MAX_NODES {
+            return Err(Error::limit(at, format!("a network of more than {MAX_NODES} operations")));
         }
         let output = ValueId(self.graph.channels.len());
         self.graph.channels.push(out_channels);
@@ -142,6 +148,10 @@ impl<'a> Builder<'a> {
     fn expect_rgb_units(&self, at: &str, conv: &Conv2d, values: &mut ConvWeights) -> Result<()> {
         if self.takes_plain_rgb() {
             return Ok(());
+        }
+        if conv.in_channels != self.input.channels {
+            let (got, expected) = (self.input.channels, conv.in_channels);
+            return Err(Error::shape(at, format!("got {got} input channels, expected {expected}")));
         }
         if conv.groups != 1 {
             return Err(Error::unsupported(

@@ -14,14 +14,16 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    pub(crate) fn of(graph: &Graph) -> Self {
+    /// The layout for a plan that computes the nodes that are `needed`; others must not lay claim to a value.
+    pub(crate) fn of(graph: &Graph, needed: &[bool]) -> Self {
         let mut layout = Self { places: vec![None; graph.channels.len()] };
-        for node in &graph.nodes {
+        let nodes = || graph.nodes.iter().zip(needed).filter(|(_, needed)| **needed).map(|(node, _)| node);
+        for node in nodes() {
             if let Op::Slice(slice) = &node.op {
                 layout.places[node.output.0] = Some((node.inputs[0], slice.from));
             }
         }
-        for node in &graph.nodes {
+        for node in nodes() {
             if matches!(node.op, Op::Concat(_)) {
                 layout.place_inputs(graph, &node.inputs, node.output);
             }
@@ -107,7 +109,7 @@ mod tests {
                 (Op::Concat(Concat), vec![2, 3, 4], 5),
             ],
         );
-        let layout = Layout::of(&graph);
+        let layout = Layout::of(&graph, &vec![true; graph.nodes.len()]);
         assert_eq!(layout.resolve(ValueId(1)), (ValueId(5), 0));
         assert_eq!(layout.resolve(ValueId(3)), (ValueId(5), 4));
         assert_eq!(layout.resolve(ValueId(4)), (ValueId(5), 8));
@@ -125,7 +127,7 @@ mod tests {
                 (Op::Concat(Concat), vec![2, 4], 5),
             ],
         );
-        let layout = Layout::of(&graph);
+        let layout = Layout::of(&graph, &vec![true; graph.nodes.len()]);
         assert_eq!(layout.resolve(ValueId(2)), (ValueId(1), 0));
         assert_eq!(layout.resolve(ValueId(4)), (ValueId(5), 4));
     }
@@ -140,7 +142,7 @@ mod tests {
                 (Op::Concat(Concat), vec![3, 2], 5),
             ],
         );
-        let layout = Layout::of(&graph);
+        let layout = Layout::of(&graph, &vec![true; graph.nodes.len()]);
         assert_eq!(layout.resolve(ValueId(1)), (ValueId(5), 0));
         assert_eq!(layout.resolve(ValueId(2)), (ValueId(5), 4));
         assert_eq!(layout.resolve(ValueId(3)), (ValueId(5), 0));
@@ -148,9 +150,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_computed_lays_no_claim() {
+        let graph = graph(&[3, 4, 4, 8], vec![(Op::Concat(Concat), vec![1, 2], 3)]);
+        let layout = Layout::of(&graph, &[false]);
+        assert_eq!(layout.resolve(ValueId(1)), (ValueId(1), 0));
+    }
+
+    #[test]
     fn the_picture_stays_where_it_is() {
         let graph = graph(&[3, 3, 6], vec![(Op::Concat(Concat), vec![0, 1], 2)]);
-        let layout = Layout::of(&graph);
+        let layout = Layout::of(&graph, &vec![true; graph.nodes.len()]);
         assert_eq!(layout.resolve(ValueId(0)), (ValueId(0), 0));
         assert_eq!(layout.resolve(ValueId(1)), (ValueId(2), 3));
     }

@@ -12,7 +12,7 @@ mod plan;
 
 pub(crate) use builder::Builder;
 pub(crate) use fuse::fuse;
-pub(crate) use layout::Layout;
+use layout::Layout;
 pub(crate) use plan::{Plan, Step};
 
 use crate::ops::{ConvWeights, Op};

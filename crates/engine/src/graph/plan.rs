@@ -53,15 +53,15 @@ impl Plan {
     /// larger than memory.
     pub(crate) fn new(
         graph: &Graph,
-        layout: &Layout,
         weights: &[PackedWeights],
         threads: usize,
         [n, h, w]: [usize; 3],
         wanted: &[ValueId],
     ) -> Result<Self> {
         let needed = needed_nodes(graph, wanted);
+        let layout = Layout::of(graph, &needed);
         let sizes = infer_sizes(graph, &needed, [h, w])?;
-        let buffers = Buffers::new(graph, layout, &needed, &sizes, wanted);
+        let buffers = Buffers::new(graph, &layout, &needed, &sizes, wanted);
 
         let mut tenancies = Vec::new();
         let mut roots = Vec::new();

@@ -8,6 +8,9 @@ use crate::weights::Document;
 /// Boxes a one-to-one branch gives where the head does not say.
 const DEFAULT_MAX_DET: usize = 300;
 
+/// Boxes that a one-to-one branch may give at most.
+const MAX_MAX_DET: usize = 100_000;
+
 /// What a detection head computes, as values of the graph.
 #[derive(Clone, Debug)]
 pub(crate) struct DetectHead {
@@ -122,6 +125,10 @@ pub(crate) fn build_head(
                 None => None,
             };
             let max_det = if m.attr("max_det").is_some() { m.usize("max_det")? } else { DEFAULT_MAX_DET };
+            if !(1..=MAX_MAX_DET).contains(&max_det) {
+                let message = format!("max_det is {max_det}, expected 1 to {MAX_MAX_DET}");
+                return Err(Error::format(m.path(), message));
+            }
             let regression = Regression::Distances { reg_max };
             let head = DetectHead { at, n_classes, strides, regression, max_det, one2many, one2one };
             check_channels(b, m, &head, 4 * reg_max)?;

@@ -41,11 +41,11 @@ impl Results {
     #[must_use]
     pub fn summary(&self) -> Vec<Record> {
         let record = |found: super::Detection| {
-            let [x1, y1, x2, y2] = found.xyxy.map(|edge| round(f64::from(edge), 5));
+            let [x1, y1, x2, y2] = found.xyxy.map(decimal);
             Record {
                 name: self.name(found.class),
                 class: found.class,
-                confidence: round(f64::from(found.confidence), 5),
+                confidence: decimal(found.confidence),
                 corners: Corners { x1, y1, x2, y2 },
             }
         };
@@ -83,6 +83,11 @@ impl Record {
             "box": {"x1": x1, "y1": y1, "x2": x2, "y2": y2},
         })
     }
+}
+
+/// The shortest decimal number that means this `f32`, rounded to five decimals.
+fn decimal(value: f32) -> f64 {
+    round(value.to_string().parse().unwrap_or(f64::NAN), 5)
 }
 
 fn round(value: f64, decimals: i32) -> f64 {
@@ -123,7 +128,7 @@ mod tests {
     #[test]
     fn odd_values_are_told() {
         let mut results = results();
-        results.boxes.push([f32::NAN, f32::INFINITY, 0.123_456_789, -0.0], 0.1, 80);
+        results.boxes.push([f32::NAN, f32::INFINITY, 0.123_456_79, -0.0], 0.1, 80);
         let json = results.to_json();
         assert!(json["path"].is_null());
         let record = &json["results"][1];

@@ -1,8 +1,12 @@
 //! Model files: the description of the network and its tensors.
 
 mod document;
+mod header;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::io::{Read as _, Seek as _};
+use std::path::Path;
 
 use half::{bf16, f16};
 use safetensors::{Dtype, SafeTensors};
@@ -15,30 +19,37 @@ use crate::tensor::element_count;
 /// The version of the model format that this library reads.
 const FORMAT: &str = "1";
 
-/// Bytes that the header of a model file may have. That of a YOLO11x has 200 KB.
-const MAX_HEADER_BYTES: u64 = 32 << 20;
-
 /// An opened model file whose tensors are taken one by one.
 pub(crate) struct Weights<'a> {
     tensors: BTreeMap<String, safetensors::tensor::TensorView<'a>>,
     taken: BTreeSet<String>,
 }
 
+/// The bytes of the model file at `path`.
+///
+/// Whatever can't be a model is refused before it is read: what is no regular file, and files whose first bytes
+/// announce no possible header.
+pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
+    let io = |cause| Error::io("", cause);
+    let mut file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(Error::format("", "is not a regular file"));
+    }
+    let mut start = [0; 8];
+    if metadata.len() >= 8 {
+        file.read_exact(&mut start).map_err(io)?;
+        header::check_len(u64::from_le_bytes(start), metadata.len())?;
+        file.rewind().map_err(io)?;
+    }
+    let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).unwrap_or(0));
+    file.read_to_end(&mut bytes).map_err(io)?;
+    Ok(bytes)
+}
+
 /// Reads a model file: the description of its network, and its tensors.
 pub(crate) fn read(bytes: &[u8]) -> Result<(Document, Weights<'_>)> {
-    let header_len = bytes
-        .first_chunk::<8>()
-        .map(|len| u64::from_le_bytes(*len))
-        .ok_or_else(|| Error::format("", "is not a safetensors file: shorter than eight bytes"))?;
-    if header_len > MAX_HEADER_BYTES || header_len > bytes.len() as u64 - 8 {
-        return Err(Error::format(
-            "",
-            format!(
-                "is not a safetensors file: says its header has {header_len} bytes, the file has {}",
-                bytes.len()
-            ),
-        ));
-    }
+    header::check(bytes)?;
     let not_safetensors = |cause| Error::format("", "is not a valid safetensors file").with_source(cause);
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(not_safetensors)?;
     let metadata = header.metadata().as_ref();

@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::ffi::OsStr;
 use std::io::{BufRead, Read};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::{fs, io, vec};
 
-use glob::MatchOptions;
+use glob::{MatchOptions, Pattern};
 
 use crate::error::{Error, Result};
 
@@ -16,9 +16,13 @@ const EXTENSIONS: [&str; 9] = ["jpg", "jpeg", "png", "webp", "bmp", "dib", "tif"
 /// Longest line of a list; a longer one is no path but a file of another kind.
 const MAX_LINE_BYTES: u64 = 64 << 10;
 
-// As in a shell: `*` stays within one directory and passes over hidden files.
-const MATCH: MatchOptions =
-    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
+// As in a shell, `*` stays within one directory. `glob` panics at names that are not UTF-8 when it passes over hidden
+// files itself, so that is done here.
+const MATCH: MatchOptions = MatchOptions {
+    case_sensitive: true,
+    require_literal_separator: true,
+    require_literal_leading_dot: false,
+};
 
 /// Whether the extension of `path` is one of a picture, in any case.
 #[must_use]
@@ -31,8 +35,9 @@ pub fn is_picture_path(path: &Path) -> bool {
 ///
 /// A source is a file (whatever its extension), a directory (the pictures directly in it, by name), or a pattern with
 /// `*`, `?`, `[..]` and `**` (the pictures that match, by name). An existing file or directory is taken as itself even
-/// if its name looks like a pattern. Directories and patterns are looked up when the iteration reaches them. A source
-/// that is not there, is no valid pattern or holds no picture gives an error in its place, which names it.
+/// if its name looks like a pattern. Directories and patterns are looked up when the iteration reaches them, and give
+/// regular files only, hidden ones only where a pattern names the dot; names that are not UTF-8 match no pattern. A
+/// source that is not there, is no valid pattern or holds no picture gives an error in its place, which names it.
 pub fn expand<I>(sources: I) -> Paths
 where
     I: IntoIterator,
@@ -59,7 +64,7 @@ pub struct Paths {
 enum Current {
     None,
     Directory(vec::IntoIter<PathBuf>),
-    Pattern { pattern: String, paths: Box<glob::Paths>, found: bool },
+    Pattern { pattern: String, dotted: Vec<Pattern>, paths: Box<glob::Paths>, found: bool },
 }
 
 impl Iterator for Paths {
@@ -74,8 +79,8 @@ impl Iterator for Paths {
                         return Some(Ok(path));
                     }
                 }
-                Current::Pattern { pattern, paths, found } => {
-                    if let Some(item) = next_match(paths) {
+                Current::Pattern { pattern, dotted, paths, found } => {
+                    if let Some(item) = next_match(paths, dotted) {
                         *found = true;
                         return Some(item);
                     }
@@ -120,6 +125,7 @@ fn begin(source: &Path) -> Result<Begun> {
                     .map_err(|error| Error::argument(at(), "not a valid pattern").with_source(error))?;
                 Ok(Begun::Many(Current::Pattern {
                     pattern: pattern.to_owned(),
+                    dotted: dotted_parts(pattern),
                     paths: Box::new(paths),
                     found: false,
                 }))
@@ -135,7 +141,7 @@ fn pictures_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
         let entry = entry?;
         let path = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && is_picture_path(&path) && !path.is_dir() {
+        if !hidden && is_picture_path(&path) && may_be_read(&path) {
             paths.push(path);
         }
     }
@@ -143,17 +149,42 @@ fn pictures_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn next_match(paths: &mut glob::Paths) -> Option<Result<PathBuf>> {
+fn next_match(paths: &mut glob::Paths, dotted: &[Pattern]) -> Option<Result<PathBuf>> {
     loop {
         match paths.next()? {
-            Ok(path) if is_picture_path(&path) && !path.is_dir() => return Some(Ok(path)),
-            Ok(_) => {}
-            Err(error) => {
+            Ok(path) if is_picture_path(&path) && !is_hidden(&path, dotted) && may_be_read(&path) => {
+                return Some(Ok(path));
+            }
+            Err(error) if !is_hidden(error.path(), dotted) => {
                 let at = error.path().display().to_string();
                 return Some(Err(Error::io(at, error.into())));
             }
+            _ => {}
         }
     }
+}
+
+/// Whether `path` is a regular file, or something broken whose error is to be told, such as a dangling link.
+///
+/// Opening a pipe named like a picture would wait for a writer.
+fn may_be_read(path: &Path) -> bool {
+    fs::metadata(path).map_or(true, |meta| meta.is_file())
+}
+
+/// The parts of a pattern that begin with a dot, and so match hidden names.
+fn dotted_parts(pattern: &str) -> Vec<Pattern> {
+    let parts = pattern.split(std::path::is_separator).filter(|part| part.starts_with('.'));
+    parts.filter_map(|part| Pattern::new(part).ok()).collect()
+}
+
+/// Whether a hidden file or directory is in `path` that no part of the pattern names.
+fn is_hidden(path: &Path, dotted: &[Pattern]) -> bool {
+    path.components().any(|part| match part {
+        Component::Normal(name) if name.as_encoded_bytes().starts_with(b".") => {
+            !dotted.iter().any(|known| known.matches(&name.to_string_lossy()))
+        }
+        _ => false,
+    })
 }
 
 /// Iterator over the paths of a list; see [`read_lines`].
@@ -208,5 +239,72 @@ fn path_from_bytes(bytes: Vec<u8>) -> Result<PathBuf> {
             let at = String::from_utf8_lossy(error.as_bytes()).into_owned();
             Err(Error::argument(at, "path is not UTF-8"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The names that `source` in `directory` leads to; `!` stands for an error.
+    fn check(directory: &Path, source: &str, expected: &[&str]) {
+        let found: Vec<_> = expand([directory.join(source)])
+            .map(|item| match item {
+                Ok(path) => path.strip_prefix(directory).unwrap().display().to_string(),
+                Err(_) => "!".into(),
+            })
+            .collect();
+        assert_eq!(found, expected, "{source}");
+    }
+
+    fn directory_of(names: &[&str]) -> tempfile::TempDir {
+        let directory = tempfile::Builder::new().prefix("source").tempdir().unwrap();
+        for name in names {
+            let path = directory.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+        directory
+    }
+
+    #[test]
+    fn hidden_files_must_be_named() {
+        let directory = directory_of(&["a.jpg", ".b.jpg", ".c/d.jpg", ".c/.e.jpg", "f/.g/h.jpg", "f/i.png"]);
+        let check = |source: &str, expected: &[&str]| check(directory.path(), source, expected);
+        check("", &["a.jpg"]);
+        check("*", &["a.jpg"]);
+        check("*.jpg", &["a.jpg"]);
+        check("[.]b.jpg", &["!"]);
+        check(".*.jpg", &[".b.jpg"]);
+        check(".c/*", &[".c/d.jpg"]);
+        check(".c/.?.jpg", &[".c/.e.jpg"]);
+        check("*/d.jpg", &["!"]);
+        check("**/*.jpg", &["a.jpg"]);
+        check("f/../*.jpg", &["f/../a.jpg"]);
+        check("f/.g/*.jpg", &["f/.g/h.jpg"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn names_that_are_not_utf8_harm_no_pattern() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let directory = directory_of(&["a.jpg", "b/c.jpg"]);
+        for parent in ["", "b"] {
+            fs::write(directory.path().join(parent).join(OsStr::from_bytes(b"x\xff.txt")), b"").unwrap();
+        }
+        check(directory.path(), "*.jpg", &["a.jpg"]);
+        check(directory.path(), "**/*.jpg", &["a.jpg", "b/c.jpg"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_and_dangling_links_are_taken() {
+        let directory = directory_of(&["a.jpg", "d.jpg/text"]);
+        let at = |name: &str| directory.path().join(name);
+        std::os::unix::fs::symlink("absent", at("b.jpg")).unwrap();
+        std::os::unix::fs::symlink("a.jpg", at("c.jpg")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("e.jpg")).unwrap();
+        check(directory.path(), "", &["a.jpg", "b.jpg", "c.jpg"]);
+        check(directory.path(), "*.jpg", &["a.jpg", "b.jpg", "c.jpg"]);
     }
 }

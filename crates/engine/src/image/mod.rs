@@ -1,6 +1,7 @@
 //! Pictures: reading and writing them, finding them on disk, and fitting them to a network's input.
 
 mod codec;
+mod jpeg;
 mod letterbox;
 mod resize;
 pub mod source;
@@ -44,8 +45,9 @@ impl Image {
     /// byte is kept, alpha is dropped without blending (all as OpenCV's `imread` does), and of an animation the first
     /// frame is taken.
     ///
-    /// Errors name the path: `ErrorKind::Io` if it can't be read, `Image` if it is no complete picture, `Unsupported`
-    /// for a kind of picture that is not read, `Limit` if it is too large.
+    /// Errors name the path: `ErrorKind::Io` if it is no regular file or can't be read, `Image` if it is no picture or
+    /// ends too early, `Unsupported` for a kind of picture that is not read, `Limit` if it is too large. Damage within
+    /// the data of a JPEG is not always an error: what can't be decoded of it is gray.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         codec::open(path.as_ref(), &DecodeLimits::default())
     }

@@ -11,6 +11,9 @@ const MAX_HEIGHT_SHARE: f32 = 1.0 / 3.0;
 /// Characters of a name that are looked at; more fit in no picture.
 const MAX_CHARS: usize = 1000;
 
+/// Stands for what was left out of a name.
+const ELLIPSIS: char = '…';
+
 /// Space at either side of a text, as a share of the font size.
 const MARGIN_SHARE: f32 = 0.2;
 
@@ -58,14 +61,27 @@ impl Lettering {
                 return fits;
             }
         }
-        let mut short = name;
-        while short.pop().is_some() && !short.is_empty() {
-            let fits = self.fit(&format!("{}…", short.trim_end()), min_size);
-            if fits.is_some() {
-                return fits;
+        self.shortened(&name, min_size)
+    }
+
+    /// The longest beginning of `name` that fits with an ellipsis behind it.
+    fn shortened(&self, name: &str, size: f32) -> Option<Label> {
+        let font = self.scaled(size)?;
+        let ellipsis = font.glyph_id(ELLIPSIS);
+        let mut longest = None;
+        let mut rest = name.char_indices();
+        walk(&font, name, self.max_width(size), |id, x| {
+            let Some((start, character)) = rest.next() else { return };
+            let end = start + character.len_utf8();
+            let width = x + font.h_advance(id) + font.kern(id, ellipsis) + font.h_advance(ellipsis);
+            if width + 2.0 * margin(size) <= self.bounds[0] as f32
+                && end < name.len()
+                && !character.is_whitespace()
+            {
+                longest = Some(end);
             }
-        }
-        None
+        });
+        self.fit(&format!("{}{ELLIPSIS}", &name[..longest?]), size)
     }
 
     /// Calls `cover` with the pixels of a label whose upper left corner is `origin`, and the share that is covered.
@@ -74,7 +90,7 @@ impl Lettering {
         let [left, top] = origin.map(|edge| edge as f32);
         let baseline = top + font.ascent().round();
         let margin = margin(label.size);
-        walk(&font, &label.text, |id, x| {
+        walk(&font, &label.text, f32::INFINITY, |id, x| {
             let glyph = Glyph { id, scale: font.scale(), position: point(left + margin + x, baseline) };
             let Some(outline) = font.outline_glyph(glyph) else { return };
             let corner = outline.px_bounds().min;
@@ -92,11 +108,16 @@ impl Lettering {
 
     fn fit(&self, text: &str, size: f32) -> Option<Label> {
         let font = self.scaled(size)?;
-        let width = walk(&font, text, |_, _| {}) + 2.0 * margin(size);
+        let width = walk(&font, text, self.max_width(size), |_, _| {}) + 2.0 * margin(size);
         let (width, height) =
             (width.ceil() as usize, (font.ascent().round() - font.descent()).ceil() as usize);
         let fits = !text.is_empty() && width <= self.bounds[0] && height <= self.bounds[1];
         fits.then(|| Label { text: text.to_owned(), size, width, height })
+    }
+
+    /// The picture's width without the margins of a label.
+    fn max_width(&self, size: f32) -> f32 {
+        self.bounds[0] as f32 - 2.0 * margin(size)
     }
 
     fn scaled(&self, size: f32) -> Option<PxScaleFont<&FontRef<'static>>> {
@@ -109,9 +130,17 @@ fn margin(size: f32) -> f32 {
 }
 
 /// Calls `visit` with each glyph and its distance from the start; returns the length of the text.
-fn walk(font: &PxScaleFont<&FontRef<'static>>, text: &str, mut visit: impl FnMut(GlyphId, f32)) -> f32 {
+///
+/// Ends early, with a length above `max_width`, once no kerning can bring the text back below that.
+fn walk(
+    font: &PxScaleFont<&FontRef<'static>>,
+    text: &str,
+    max_width: f32,
+    mut visit: impl FnMut(GlyphId, f32),
+) -> f32 {
     let mut x = 0.0;
     let mut last = None;
+    let most = max_width + font.scale().x;
     for character in text.chars() {
         let id = if character.is_control() { GlyphId(0) } else { font.glyph_id(character) };
         if let Some(last) = last {
@@ -119,7 +148,58 @@ fn walk(font: &PxScaleFont<&FontRef<'static>>, text: &str, mut visit: impl FnMut
         }
         visit(id, x);
         x += font.h_advance(id);
+        if x > most {
+            break;
+        }
         last = Some(id);
     }
     x
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The label must be the first that fits when characters are dropped one by one.
+    fn check(name: &str, width: usize) {
+        let lettering = Lettering::new(12.0, [width, 100]);
+        let fits = |text: &str| [12.0, 12.0 * 0.85, 9.0].iter().find_map(|&size| lettering.fit(text, size));
+        let expected = fits(name).map(|label| label.text).or_else(|| {
+            let ends = name.char_indices().skip(1).map(|(at, _)| at).collect::<Vec<_>>();
+            let mut shorter =
+                ends.into_iter().rev().map(|end| name[..end].trim_end()).filter(|n| !n.is_empty());
+            shorter.find_map(|start| lettering.fit(&format!("{start}…"), 9.0)).map(|label| label.text)
+        });
+        let label = lettering.label(name, None);
+        assert!(label.as_ref().is_none_or(|label| label.width <= width));
+        assert_eq!(label.map(|label| label.text), expected, "{name:?} in {width}");
+    }
+
+    #[test]
+    fn as_much_of_a_name_is_shown_as_fits() {
+        for name in [
+            "",
+            "person",
+            "traffic light",
+            "AVAVAVAVAV To",
+            "a    b  c",
+            "émigré …",
+            "汽车",
+            "e\u{301}\u{301}x\n",
+        ] {
+            for width in 1..120 {
+                check(name, width);
+            }
+        }
+        check(&"long name ".repeat(100), 640);
+    }
+
+    #[test]
+    fn a_long_name_is_not_walked_to_its_end() {
+        let lettering = Lettering::new(12.0, [64, 64]);
+        let font = lettering.scaled(12.0).unwrap();
+        let mut n_visited = 0;
+        walk(&font, &"w".repeat(MAX_CHARS), 64.0, |_, _| n_visited += 1);
+        assert!(n_visited < 12, "{n_visited}");
+    }
 }

@@ -3,7 +3,6 @@
 //! Written here rather than with the `safetensors` crate for two reasons: the same input gives the same bytes (that
 //! crate keeps the metadata in a hash map), and tensors are converted one at a time while they are written.
 
-use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::ops::Range;
@@ -126,46 +125,65 @@ impl<'a> Layout<'a> {
 
     /// Writes the file; `file` is the checkpoint that the tensors' elements lie in.
     pub(crate) fn write_to(&self, out: &mut impl Write, file: &[u8]) -> Result<()> {
-        let failed = |source| Error::io("can't write the model", source);
-        out.write_all(&(self.header.len() as u64).to_le_bytes()).map_err(failed)?;
-        out.write_all(&self.header).map_err(failed)?;
-        self.order.iter().try_for_each(|tensor| tensor.write(out, file)).map_err(failed)
+        out.write_all(&(self.header.len() as u64).to_le_bytes()).map_err(write_failed)?;
+        out.write_all(&self.header).map_err(write_failed)?;
+        self.order.iter().try_for_each(|tensor| tensor.write(out, file)).map_err(write_failed)
     }
 }
 
 /// Writes a file whole or not at all: to a temporary name beside it, which is then renamed.
+///
+/// A link keeps pointing where it did; what it points to is replaced. Devices and pipes, which can't be replaced, are
+/// written to directly.
 pub(crate) fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut io::BufWriter<fs::File>) -> Result<()>,
 ) -> Result<()> {
-    let shown = path.display().to_string();
-    let Some(name) = path.file_name() else {
-        return Err(Error::new(ErrorKind::Io, "", "path has no file name").in_file(&shown));
+    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    let written = match fs::metadata(&target) {
+        Ok(metadata) if !metadata.is_file() => write_directly(&target, write),
+        _ => replace(&target, write),
     };
-    let (file, temporary) = create_beside(path, name).map_err(|error| error.in_file(&shown))?;
+    written.map_err(|error| error.in_file(&path.display().to_string()))
+}
+
+fn write_directly(
+    target: &Path,
+    write: impl FnOnce(&mut io::BufWriter<fs::File>) -> Result<()>,
+) -> Result<()> {
+    let file = fs::OpenOptions::new().write(true).open(target);
+    let mut out = io::BufWriter::new(file.map_err(|source| Error::io("can't be written to", source))?);
+    write(&mut out)?;
+    out.flush().map_err(write_failed)
+}
+
+fn replace(target: &Path, write: impl FnOnce(&mut io::BufWriter<fs::File>) -> Result<()>) -> Result<()> {
+    let (file, temporary) = create_beside(target)?;
     let mut out = io::BufWriter::new(file);
     let result = write(&mut out).and_then(|()| {
-        let file =
-            out.into_inner().map_err(|error| Error::io("can't write the model", error.into_error()))?;
-        file.sync_all().map_err(|source| Error::io("can't write the model", source))?;
-        fs::rename(&temporary, path).map_err(|source| Error::io("can't put the file in its place", source))
+        let file = out.into_inner().map_err(|error| write_failed(error.into_error()))?;
+        file.sync_all().map_err(write_failed)?;
+        fs::rename(&temporary, target).map_err(|source| Error::io("can't put the file in its place", source))
     });
-    result.map_err(|error| {
+    result.inspect_err(|_| {
         // The failure to report is the first one; a temporary that can't be removed adds nothing to it.
         let _ = fs::remove_file(&temporary);
-        error.in_file(&shown)
     })
 }
 
-/// A new file beside `path`, under a name that nobody else has.
-fn create_beside(path: &Path, name: &OsStr) -> Result<(fs::File, PathBuf)> {
+fn write_failed(source: io::Error) -> Error {
+    Error::io("can't write the model", source)
+}
+
+/// A new file in the directory of `target`, under a short name that nobody else has.
+fn create_beside(target: &Path) -> Result<(fs::File, PathBuf)> {
     const MAX_ATTEMPTS: u32 = 1000;
+    if target.file_name().is_none() {
+        return Err(Error::new(ErrorKind::Io, "", "path has no file name"));
+    }
     let mut attempt = 0;
     loop {
-        let mut temporary = OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}-{attempt}.part", std::process::id()));
-        let temporary = path.with_file_name(temporary);
+        let temporary = target.with_file_name(format!(".ferroyolo-{}-{attempt}.part", std::process::id()));
         match fs::OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Ok(file) => return Ok((file, temporary)),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < MAX_ATTEMPTS => {
@@ -261,17 +279,83 @@ mod tests {
         assert_eq!(error.to_string(), "x.bias: element 1 becomes inf in 32 bits");
     }
 
+    /// An empty folder that is gone after the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("ferroyolo-write-{name}-{}", std::process::id()));
+            fs::create_dir_all(&path).unwrap();
+            Self(path)
+        }
+
+        fn n_files(&self) -> usize {
+            fs::read_dir(&self.0).unwrap().count()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+        write_atomically(path, |out| out.write_all(bytes).map_err(write_failed))
+    }
+
     #[test]
     fn a_failed_write_leaves_nothing_behind() {
-        let folder = std::env::temp_dir().join(format!("ferroyolo-write-{}", std::process::id()));
-        fs::create_dir_all(&folder).unwrap();
-        let path = folder.join("m.safetensors");
+        let folder = Folder::new("failed");
+        let path = folder.0.join("m.safetensors");
         let error = write_atomically(&path, |_| Err(Error::tensor("x", "is bad"))).unwrap_err();
         assert!(error.to_string().ends_with("m.safetensors: x: is bad"), "{error}");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
-        write_atomically(&path, |out| out.write_all(b"ok").map_err(|e| Error::io("", e))).unwrap();
+        assert_eq!(folder.n_files(), 0);
+        write(&path, b"old").unwrap();
+        write(&path, b"ok").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"ok");
-        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
-        fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(folder.n_files(), 1);
+        assert!(write(&folder.0, b"ok").is_err(), "a folder is no file");
+    }
+
+    #[test]
+    fn long_names_are_written() {
+        let folder = Folder::new("long");
+        let path = folder.0.join("n".repeat(240));
+        write(&path, b"ok").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"ok");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_are_followed() {
+        let folder = Folder::new("link");
+        let (target, link) = (folder.0.join("m.safetensors"), folder.0.join("latest"));
+        fs::write(&target, b"old").unwrap();
+        std::os::unix::fs::symlink("m.safetensors", &link).unwrap();
+        write(&link, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(folder.n_files(), 2);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_get_the_bytes() {
+        use std::os::unix::fs::FileTypeExt;
+
+        let folder = Folder::new("pipe");
+        let pipe = folder.0.join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let bytes = vec![7; 1 << 18];
+        let reader = {
+            let pipe = pipe.clone();
+            std::thread::spawn(move || fs::read(pipe).unwrap())
+        };
+        write(&pipe, &bytes).unwrap();
+        assert!(reader.join().unwrap() == bytes);
+        assert!(fs::symlink_metadata(&pipe).unwrap().file_type().is_fifo());
+        assert_eq!(folder.n_files(), 1);
     }
 }

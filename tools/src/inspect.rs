@@ -9,11 +9,18 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use crate::checkpoint::{Checkpoint, find_prefix, looks_like_safetensors, read_file};
-use crate::convert::{Network, find_network};
-use crate::error::{Error, Result, printable};
+use crate::convert::{ConvertOptions, FORMAT, Network, convert, find_network};
+use crate::credit::{Credit, check_name_len};
+use crate::error::{Error, ErrorKind, Result, printable};
 use crate::pickle::{GlobalUse, Pickle, scan};
-use crate::torch::{Modules, TensorRef, TreeModule};
+use crate::torch::{Modules, ScalarType, TensorRef, TreeModule};
 use crate::zip::{self, Archive};
+
+/// What a top-level key takes in the list, and once more in the metadata, beside its text.
+const KEY_SIZE: usize = 4 * size_of::<String>();
+
+/// Longest top-level string that is shown.
+const MAX_TEXT: usize = 1 << 16;
 
 /// What a file holds.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -136,8 +143,13 @@ impl Inspection {
         self.format = "pytorch";
         match Checkpoint::from_arc("", Arc::clone(bytes)) {
             Ok(checkpoint) => {
-                self.look_into_pickle(&checkpoint.pickle);
-                if let Err(error) = self.look_into_network(&checkpoint) {
+                // What the conversion would refuse is refused here; what it makes is gone before anything is listed.
+                let converted = convert(&checkpoint, &ConvertOptions::default()).map(drop);
+                let mut credit = Credit::of(&checkpoint.pickle);
+                let listed = self
+                    .look_into_pickle(&checkpoint.pickle, &mut credit)
+                    .and_then(|()| self.look_into_network(&checkpoint, credit));
+                for error in [converted, listed].into_iter().filter_map(Result::err) {
                     self.refuse(&error);
                 }
             }
@@ -145,27 +157,38 @@ impl Inspection {
         }
     }
 
-    fn look_into_pickle(&mut self, pickle: &Pickle) {
+    fn look_into_pickle(&mut self, pickle: &Pickle, credit: &mut Credit) -> Result<()> {
         for &(key, value) in pickle.dict(pickle.root).unwrap_or_default() {
+            check_name_len(pickle.str_len(key).unwrap_or(0), "a key", "")?;
             let Some(key) = pickle.str(key) else { continue };
-            self.keys.push(printable(key));
-            if let Some(value) = pickle.str(value) {
-                self.metadata.insert(printable(key), printable(value));
+            let key = printable(key);
+            credit.pay(KEY_SIZE + key.len(), "")?;
+            // A text as long as this is none that is shown whole, and looking at it many times takes its time.
+            if pickle.str_len(value).is_some_and(|len| len <= MAX_TEXT)
+                && let Some(value) = pickle.str(value)
+            {
+                let value = printable(value);
+                credit.pay(KEY_SIZE + key.len() + value.len(), "")?;
+                self.metadata.insert(key.clone(), value);
             }
+            self.keys.push(key);
         }
+        Ok(())
     }
 
-    fn look_into_network(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+    fn look_into_network(&mut self, checkpoint: &Checkpoint, mut credit: Credit) -> Result<()> {
         let pickle = &checkpoint.pickle;
-        match find_network(checkpoint) {
-            Ok(Network::Modules(id)) => {
-                let tree = Modules::new(pickle, checkpoint.storages()).read(id, "")?;
+        match find_network(checkpoint)? {
+            Network::Modules(id) => {
+                let mut modules = Modules::with_credit(pickle, checkpoint.storages(), credit);
+                let tree = modules.read(id, "")?;
                 let mut counts = BTreeMap::new();
-                self.look_into_module("", &tree, &mut counts);
+                self.look_into_module("", &tree, &mut counts, &mut modules.into_credit())?;
                 self.classes = counts.into_iter().map(|(class, count)| ClassCount { class, count }).collect();
             }
-            Ok(Network::StateDict(id)) => {
+            Network::StateDict(id) => {
                 for &(name, value) in pickle.dict(id).unwrap_or_default() {
+                    check_name_len(pickle.str_len(name).unwrap_or(0), "a tensor", "")?;
                     let (Some(name), Some(tensor)) =
                         (pickle.str(name), TensorRef::read(pickle, &checkpoint.storages(), value))
                     else {
@@ -173,24 +196,35 @@ impl Inspection {
                     };
                     let name = printable(name);
                     let tensor = tensor.map_err(|error| error.within(&name))?;
-                    self.tensors.push(info(name, &tensor));
+                    self.list_tensor(name, &tensor, &mut credit)?;
                 }
             }
-            // A checkpoint without a network can be looked into all the same.
-            Err(_) => {}
         }
         Ok(())
     }
 
-    fn look_into_module(&mut self, path: &str, module: &TreeModule, counts: &mut BTreeMap<String, usize>) {
+    fn look_into_module(
+        &mut self,
+        path: &str,
+        module: &TreeModule,
+        counts: &mut BTreeMap<String, usize>,
+        credit: &mut Credit,
+    ) -> Result<()> {
         *counts.entry(module.class.clone()).or_default() += 1;
         let join = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
         for (name, tensor) in &module.tensors {
-            self.tensors.push(info(join(name), tensor));
+            self.list_tensor(join(name), tensor, credit)?;
         }
         for (name, child) in &module.children {
-            self.look_into_module(&join(name), child, counts);
+            self.look_into_module(&join(name), child, counts, credit)?;
         }
+        Ok(())
+    }
+
+    fn list_tensor(&mut self, name: String, tensor: &TensorRef, credit: &mut Credit) -> Result<()> {
+        credit.pay(2 * size_of::<TensorInfo>() + 8 * tensor.shape.len() + 8 + name.len(), &name)?;
+        self.tensors.push(info(name, tensor));
+        Ok(())
     }
 
     fn look_into_safetensors(&mut self, bytes: &[u8]) {
@@ -208,7 +242,48 @@ impl Inspection {
             shape: tensor.shape.clone(),
             bytes: tensor.data_offsets.1 - tensor.data_offsets.0,
         }));
+        if let Err(error) = check_model(bytes, &header) {
+            self.refuse(&error);
+        }
     }
+}
+
+/// Errors if a safetensors file is not one of this project's, of this version, or holds a NaN or an infinity.
+fn check_model(bytes: &[u8], header: &safetensors::tensor::Metadata) -> Result<()> {
+    let entry = |key: &str| header.metadata().as_ref().and_then(|map| map.get(key));
+    match entry("ferroyolo.format").map(String::as_str) {
+        Some(FORMAT) => {}
+        Some(other) => {
+            let message = format!("is version `{}`, only `{FORMAT}` is read", printable(other));
+            return Err(Error::unsupported("ferroyolo.format", message));
+        }
+        None => {
+            return Err(Error::unsupported(
+                "ferroyolo.format",
+                "missing: a safetensors file, but not a ferroyolo model",
+            ));
+        }
+    }
+    let document = entry("ferroyolo.model").ok_or_else(|| Error::corrupt("ferroyolo.model", "missing"))?;
+    serde_json::from_str::<serde::de::IgnoredAny>(document)
+        .map_err(|source| Error::corrupt("ferroyolo.model", "is not valid JSON").with_source(source))?;
+    let file = safetensors::SafeTensors::deserialize(bytes).map_err(|source| {
+        Error::new(ErrorKind::Format, "", "not a valid safetensors file").with_source(source)
+    })?;
+    for (name, tensor) in file.iter() {
+        let ty = match tensor.dtype() {
+            safetensors::Dtype::F16 => ScalarType::F16,
+            safetensors::Dtype::BF16 => ScalarType::BF16,
+            safetensors::Dtype::F32 => ScalarType::F32,
+            safetensors::Dtype::F64 => ScalarType::F64,
+            _ => continue,
+        };
+        if let Some((idx, value)) = ty.values(tensor.data()).enumerate().find(|(_, value)| !value.is_finite())
+        {
+            return Err(Error::tensor(printable(name), format!("element {idx} is {value}")));
+        }
+    }
+    Ok(())
 }
 
 fn info(name: String, tensor: &TensorRef) -> TensorInfo {

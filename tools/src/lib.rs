@@ -20,6 +20,7 @@
 
 mod checkpoint;
 mod convert;
+mod credit;
 pub mod document;
 mod error;
 mod fold;

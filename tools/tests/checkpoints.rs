@@ -4,8 +4,10 @@
 
 use std::path::{Path, PathBuf};
 
-use ferroyolo_tools::{Checkpoint, ConvertOptions, Converted, Dtype, ErrorKind, convert, inspect};
-use testing::{ZipStyle, zip};
+use ferroyolo_tools::{
+    Checkpoint, ConvertOptions, Converted, Dtype, ErrorKind, Inspection, convert, inspect,
+};
+use testing::{Builder, Py, ZipStyle, dict, zip};
 
 #[expect(dead_code, reason = "shared with the unit tests, which use all of it")]
 #[path = "../src/testing.rs"]
@@ -167,6 +169,75 @@ fn every_hostile_pickle_is_refused_by_name() {
     // The samples would have left files, had anything of them run.
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 1);
     std::fs::remove_dir_all(&scratch).unwrap();
+}
+
+/// Inspects `bytes`, which have to be refused with a reason that has `part` in it.
+#[track_caller]
+fn check_inspect_refuses(what: &str, bytes: &[u8], part: &str) -> Inspection {
+    let path = std::env::temp_dir().join(format!("ferroyolo-inspect-{what}-{}", std::process::id()));
+    std::fs::write(&path, bytes).unwrap();
+    let inspection = inspect(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    assert!(
+        inspection.refused.iter().any(|reason| reason.contains(part)),
+        "{what}: {:?}",
+        inspection.refused
+    );
+    inspection
+}
+
+/// A network of one convolution with this kernel.
+fn one_conv(kernel: f32) -> Vec<u8> {
+    let mut builder = Builder::default();
+    let layer = builder.conv([1, 1, 1, 1], 1, &[kernel], &[[1.0, 0.0, 0.0, 1.0]], "SiLU");
+    let model = builder.model(vec![(layer, Py::Int(-1))]);
+    builder.checkpoint(model)
+}
+
+#[test]
+fn inspect_refuses_what_convert_refuses() {
+    let refuse = |what: &str, root: Py, part: &str| {
+        let bytes = Builder::default().archive(&root);
+        let checkpoint = Checkpoint::from_bytes(what, bytes.clone()).unwrap();
+        assert!(convert(&checkpoint, &ConvertOptions::default()).is_err());
+        check_inspect_refuses(what, &bytes, part)
+    };
+    let no_network = refuse("no-network", dict([("model", Py::None)]), "no network found");
+    assert_eq!(no_network.keys, ["model"], "what can be listed still is");
+    let class = ("ultralytics.nn.tasks", "DetectionModel");
+    let no_layers =
+        refuse("no-layers", Builder::module(class, vec![], vec![], vec![]), "no sequence of layers");
+    assert_eq!(no_layers.classes.len(), 1);
+    let nan = check_inspect_refuses("nan", &one_conv(f32::NAN), "model.0.conv.weight: element 0 is NaN");
+    assert_eq!((nan.refused.len(), nan.tensors.len()), (1, 5));
+
+    // A memoised name of a megabyte is refused by both.
+    let long = Builder::module(class, vec![], vec![], vec![(&"a".repeat(1 << 20), Py::None)]);
+    refuse("long-name", dict([("model", long)]), "name of a module has 1048576 bytes, 256 are the most");
+}
+
+#[test]
+fn inspect_refuses_safetensors_that_are_no_models() {
+    let bytes = convert(&Checkpoint::from_bytes("m.pt", one_conv(1.5)).unwrap(), &ConvertOptions::default())
+        .unwrap()
+        .to_bytes()
+        .unwrap();
+    let path = std::env::temp_dir().join(format!("ferroyolo-inspect-sound-{}", std::process::id()));
+    std::fs::write(&path, &bytes).unwrap();
+    assert!(!inspect(&path).unwrap().is_refused());
+    std::fs::remove_file(&path).unwrap();
+
+    let replaced = |from: &[u8], to: &[u8]| {
+        let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        [&bytes[..at], to, &bytes[at + from.len()..]].concat()
+    };
+    let other = replaced(b"ferroyolo.format", b"something.format");
+    let other = check_inspect_refuses("other", &other, "ferroyolo.format: missing");
+    assert_eq!(other.tensors.len(), 3);
+    let newer = replaced(b"\"ferroyolo.format\":\"1\"", b"\"ferroyolo.format\":\"2\"");
+    check_inspect_refuses("newer", &newer, "is version `2`");
+    let inf = replaced(&1.5f32.to_le_bytes(), &f32::INFINITY.to_le_bytes());
+    check_inspect_refuses("inf", &inf, "model.0.conv.weight: element 0 is inf");
 }
 
 #[test]

@@ -137,6 +137,9 @@ fn no_file_takes_more_than_three_times_its_size() {
     let padding = [b"X\xe8\x03\0\0", &[b'a'; 1000][..]].concat();
     check("tree", &bomb(&tree, &padding, b"eu.", 4_000_000), true);
 
+    shared_values();
+    wide_batch_norm();
+
     // A network of a few megabytes, in half and in single precision.
     for is_half in [true, false] {
         let mut builder = Builder::default();
@@ -149,6 +152,87 @@ fn no_file_takes_more_than_three_times_its_size() {
         check(if is_half { "half network" } else { "single network" }, &bytes, true);
     }
     check_real_checkpoints();
+}
+
+/// The opcodes of a string.
+fn text(text: &str) -> Vec<u8> {
+    [b"X", &(text.len() as u32).to_le_bytes()[..], text.as_bytes()].concat()
+}
+
+/// A checkpoint around a pickle, with a storage that nothing names, so that the pickle's own values are few.
+fn padded(pickle: &[u8]) -> Vec<u8> {
+    let storage = vec![0; 12 * pickle.len().max(1 << 17)];
+    zip(ZipStyle::Torch, &[("x/data.pkl", pickle), ("x/byteorder", b"little"), ("x/data/0", &storage)])
+}
+
+/// A checkpoint whose `model` holds one module of this class and state under many names.
+fn module_in_many_places(class: &[u8], state: &[u8], n: usize) -> Vec<u8> {
+    let key = text("model");
+    let mut code =
+        [b"\x80\x02}", &key[..], b"cultralytics.nn.tasks\nDetectionModel\n)\x81}(", &text("_modules"), b"}("]
+            .concat();
+    code.extend([&text("m"), class, b")\x81", state, b"bq\0"].concat());
+    for idx in 0..n {
+        code.extend([&text(&idx.to_string())[..], b"h\0"].concat());
+    }
+    code.extend(b"uubs.");
+    padded(&code)
+}
+
+/// One value in many places: whatever is copied for each of them has to be paid for.
+fn shared_values() {
+    const SEQUENTIAL: &[u8] = b"ctorch.nn.modules.container\nSequential\n";
+    const CONV: &[u8] = b"ctorch.nn.modules.conv\nConv2d\n";
+    let megabyte = "a".repeat(1 << 20);
+    let module = [SEQUENTIAL, b")\x81}b"].concat();
+    // The name of a module, of a tensor and of an attribute, and an attribute's text, of every length that matters.
+    for n_bytes in [16, 250, 1 << 20] {
+        let name = text(&megabyte[..n_bytes]);
+        let child = [b"}", &text("_modules")[..], b"}", &name, &module, b"ss"].concat();
+        let buffer = [b"}", &text("_buffers")[..], b"}", &name, b"Nss"].concat();
+        let attr = [b"}", &name[..], b"K\0s"].concat();
+        let value = [b"}", &text("a")[..], &name, b"s"].concat();
+        let escaped = [b"}", &text("a")[..], &text(&"\u{1}".repeat(n_bytes)), b"s"].concat();
+        for (what, state) in
+            [("child", child), ("buffer", buffer), ("attr", attr), ("value", value), ("escapes", escaped)]
+        {
+            let n = if n_bytes > 1000 { 4000 } else { 60_000 };
+            check(&format!("{what} of {n_bytes}"), &module_in_many_places(SEQUENTIAL, &state, n), true);
+        }
+    }
+    // Many items that come to nothing, looked at in many places: this has to end soon.
+    let items = [b"}(", &text("_x")[..], b"q\x01N", &b"h\x01N".repeat(50_000), b"u"].concat();
+    check("items", &module_in_many_places(CONV, &items, 10_000), true);
+
+    // Keys of the checkpoint, names of classes, and tensors of a state dict.
+    let long = text(&megabyte[..200]);
+    let keys = [b"}(", &long[..], b"q\0N", &b"h\0N".repeat(400_000), b"u."].concat();
+    check("keys", &padded(&[&b"\x80\x02"[..], &keys].concat()), true);
+    let model = [b"}", &text("model")[..], b"cultralytics.nn.tasks\nDetectionModel\n)\x81}("].concat();
+    let layers =
+        [&text("_modules")[..], b"}", &text("model"), SEQUENTIAL, b")\x81}", &text("_modules")].concat();
+    let names = [&text("names")[..], b"](", &long, b"q\0", &b"h\0".repeat(400_000), b"e"].concat();
+    let layer = [b"}", &text("0")[..], SEQUENTIAL, b")\x81}b"].concat();
+    let classes = [b"\x80\x02", &model[..], &layers, &layer, b"ssbs", &names, b"ubs."].concat();
+    check("class names", &padded(&classes), true);
+}
+
+/// One convolution of many channels and a single input: all that is made of it is larger than it is.
+fn wide_batch_norm() {
+    let n = 500_000;
+    let mut builder = Builder::default();
+    let storage = builder.storage("HalfStorage", n, [0, 0x3c].repeat(n));
+    let view = |shape: &[usize]| Builder::view(storage.clone(), 0, shape, &testing::contiguous(shape));
+    let vectors = ["weight", "bias", "running_mean", "running_var"].map(|name| (name, view(&[n])));
+    let eps = vec![("eps", Py::Float(1e-3))];
+    let bn = ("torch.nn.modules.batchnorm", "BatchNorm2d");
+    let children = vec![
+        ("conv", Builder::conv2d_of([n, 1, 1, 1], 1, view(&[n, 1, 1, 1]))),
+        ("bn", Builder::module(bn, eps, vectors.to_vec(), vec![])),
+    ];
+    let conv = Builder::module(("ultralytics.nn.modules.conv", "Conv"), vec![], vec![], children);
+    let model = builder.model(vec![(conv, Py::Int(-1))]);
+    check("wide batch norm", &builder.checkpoint(model), true);
 }
 
 /// The real checkpoints of the folder `shared`, narrow networks with much description to few weights among them.

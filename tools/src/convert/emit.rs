@@ -3,11 +3,19 @@
 use std::collections::HashSet;
 
 use crate::convert::Dtype;
+use crate::credit::Credit;
 use crate::document::Module;
 use crate::error::{Error, Result};
 use crate::fold::{self, Affine, Branch};
 use crate::torch::{ScalarType, TensorRef, TreeModule};
 use crate::write::{Data, OutTensor, convert};
+
+/// What a tensor takes in the list, among the names, and in the header.
+const TENSOR_SIZE: usize = 2 * size_of::<OutTensor>() + 2 * size_of::<String>() + 160;
+
+/// What is in memory for each output channel while batch norms are folded: seven vectors in double precision, and the
+/// factor and offset of up to three branches.
+const CHANNEL_SIZE: usize = (7 + 2 * 3) * size_of::<f64>();
 
 /// Collects tensors while modules are turned into the document's.
 pub(crate) struct Emitter<'a> {
@@ -15,13 +23,19 @@ pub(crate) struct Emitter<'a> {
     dtype: Dtype,
     tensors: Vec<OutTensor>,
     names: HashSet<String>,
+    credit: Credit,
     /// Bytes of the checkpoint's tensors taken so far; a tensor may be named twice, but not without end.
     taken: usize,
 }
 
 impl<'a> Emitter<'a> {
-    pub(crate) fn new(file: &'a [u8], dtype: Dtype) -> Self {
-        Self { file, dtype, tensors: Vec::new(), names: HashSet::new(), taken: 0 }
+    pub(crate) fn new(file: &'a [u8], dtype: Dtype, credit: Credit) -> Self {
+        Self { file, dtype, tensors: Vec::new(), names: HashSet::new(), credit, taken: 0 }
+    }
+
+    /// Takes memory for something else that is made out of the checkpoint.
+    pub(crate) fn pay(&mut self, n: usize, place: &str) -> Result<()> {
+        self.credit.pay(n, place)
     }
 
     pub(crate) fn into_tensors(self) -> Vec<OutTensor> {
@@ -76,6 +90,7 @@ impl<'a> Emitter<'a> {
         let (Some(conv), Some(bn)) = (module.child(name), module.child("bn")) else { return Ok(()) };
         let conv_path = join(path, name);
         let n_out = n_out(conv, &conv_path)?;
+        self.credit.check(n_out * CHANNEL_SIZE, path)?;
         let bias = self.conv_bias(conv, &conv_path, n_out)?;
         let affine = fold::batch_norm(self.file, bn, &join(path, "bn"), n_out, bias.as_deref())?;
         self.kernel(&conv_path, weight(conv, &conv_path)?)?;
@@ -85,6 +100,7 @@ impl<'a> Emitter<'a> {
     /// A convolution or linear layer that no batch norm follows.
     fn emit_plain(&mut self, path: &str, module: TreeModule) -> Result<Module> {
         let n_out = n_out(&module, path)?;
+        self.credit.check(n_out * CHANNEL_SIZE, path)?;
         self.kernel(path, weight(&module, path)?)?;
         if let Some(bias) = self.conv_bias(&module, path, n_out)? {
             self.push(OutTensor::f32(format!("{path}.bias"), vec![n_out], bias)?)?;
@@ -117,6 +133,7 @@ impl<'a> Emitter<'a> {
             })?;
             let conv_path = join(&branch_path, "conv");
             let n_out = n_out(conv, &conv_path)?;
+            self.credit.check(n_out * CHANNEL_SIZE, path)?;
             let bias = self.conv_bias(conv, &conv_path, n_out)?;
             let affine = fold::batch_norm(self.file, bn, &join(&branch_path, "bn"), n_out, bias.as_deref())?;
             let kernel = weight(conv, &conv_path)?;
@@ -132,10 +149,15 @@ impl<'a> Emitter<'a> {
             identity.map(|(name, bn)| fold::batch_norm(self.file, bn, &join(path, name), n_out, None));
         let identity = identity.transpose()?;
         let groups = convs[0].attrs.get("groups").and_then(serde_json::Value::as_u64).unwrap_or(1) as usize;
+        // Kernels that lie with gaps are gathered.
+        self.credit.check(branches.iter().map(|branch| branch.kernel.n_bytes()).sum(), path)?;
         let sum = fold::Sum::new(self.file, path, &branches, identity.as_ref(), groups)?;
 
         let conv_path = join(path, "conv");
         let shape = branches[0].kernel.shape.clone();
+        // The sum in single precision, and one output channel of it in double precision.
+        let n_elements = branches[0].kernel.n_elements();
+        self.credit.check((n_elements + 2 * n_elements / n_out) * size_of::<f32>(), path)?;
         self.push(OutTensor::f32(format!("{conv_path}.weight"), shape, sum.kernel())?)?;
         self.push(OutTensor::f32(format!("{conv_path}.bias"), vec![n_out], sum.bias())?)?;
         let conv =
@@ -177,6 +199,10 @@ impl<'a> Emitter<'a> {
 
     fn add(&mut self, name: String, tensor: &TensorRef, want: ScalarType) -> Result<()> {
         self.take(&name, tensor)?;
+        if tensor.contiguous().is_none() {
+            // Once as it is and once as it will be.
+            self.credit.check(tensor.n_bytes() + tensor.n_elements() * want.size(), &name)?;
+        }
         fold::check_finite(self.file, tensor, &name)?;
         if want != tensor.ty {
             check_range(self.file, tensor, want, &name)?;
@@ -206,6 +232,8 @@ impl<'a> Emitter<'a> {
         if !self.names.insert(tensor.name.clone()) {
             return Err(Error::corrupt(tensor.name, "tensor is there twice"));
         }
+        let owned = if let Data::Owned(bytes) = &tensor.data { bytes.len() } else { 0 };
+        self.credit.pay(TENSOR_SIZE + 4 * tensor.name.len() + owned, &tensor.name)?;
         self.tensors.push(tensor);
         Ok(())
     }

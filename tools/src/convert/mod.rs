@@ -20,7 +20,7 @@ use crate::torch::Modules;
 use crate::write::{Layout, OutTensor, write_atomically};
 
 /// Version of the file format, in the metadata.
-const FORMAT: &str = "1";
+pub(crate) const FORMAT: &str = "1";
 
 /// Element type of the kernels in the written file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use crate::checkpoint::Checkpoint;
 use crate::convert::Dtype;
 use crate::convert::emit::{Emitter, join};
+use crate::credit::{Credit, check_name_len, text_size};
 use crate::document::{Document, Input, Layer, Module, Provenance};
 use crate::error::{Error, Result, printable};
 use crate::pickle::Pickle;
@@ -12,9 +13,20 @@ use crate::write::OutTensor;
 
 const DEFAULT_IMGSZ: u32 = 640;
 
+/// Strides that a network may have.
+const MAX_STRIDES: usize = 16;
+
+/// Layers whose outputs a layer may take.
+const MAX_FROM: usize = 32;
+
+/// What a layer takes in the document, and the document where it is written, beside its module.
+const LAYER_SIZE: usize = size_of::<Layer>() + (size_of::<i64>() + 8) * MAX_FROM + 128;
+
 pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(Document, Vec<OutTensor>)> {
     let pickle = &checkpoint.pickle;
-    let mut model = Modules::new(pickle, checkpoint.storages()).read(id, "")?;
+    let mut modules = Modules::new(pickle, checkpoint.storages());
+    let mut model = modules.read(id, "")?;
+    let mut credit = modules.into_credit();
     check_transforms(pickle, model.state)?;
     let sequence =
         model.children.iter().position(|(name, child)| name == "model" && child.class == "Sequential");
@@ -27,7 +39,7 @@ pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(
     };
     let mut document = Document {
         task: task(&model, head)?,
-        names: names(pickle, model.state)?,
+        names: names(pickle, model.state, &mut credit)?,
         stride: stride(checkpoint, &model, head)?,
         imgsz: imgsz(pickle, model.state)?,
         input: Input { channels: 0, color: "rgb", divisor: 255.0, letterbox: "center", pad_value: 114 },
@@ -35,7 +47,8 @@ pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(
         provenance: provenance(checkpoint),
         layers: Vec::with_capacity(sequence.children.len()),
     };
-    let mut emitter = Emitter::new(&checkpoint.bytes, dtype);
+    credit.pay(sequence.children.len() * LAYER_SIZE, "model")?;
+    let mut emitter = Emitter::new(&checkpoint.bytes, dtype, credit);
     for (index, (name, module)) in sequence.children.into_iter().enumerate() {
         let path = join("model", &name);
         let from = layer_from(pickle, &module, index, &path)?;
@@ -60,6 +73,7 @@ fn layer_from(pickle: &Pickle, module: &TreeModule, index: usize, path: &str) ->
     }
     let f = pickle.get(module.state, "f").ok_or_else(|| malformed("f"))?;
     let from: Option<Vec<i64>> = match pickle.sequence(f) {
+        Some(items) if items.len() > MAX_FROM => None,
         Some(items) => items.iter().map(|&item| pickle.int(item)).collect(),
         None => pickle.int(f).map(|f| vec![f]),
     };
@@ -113,10 +127,17 @@ fn task(model: &TreeModule, head: &TreeModule) -> Result<String> {
     })
 }
 
-fn names(pickle: &Pickle, state: Id) -> Result<Vec<String>> {
+fn names(pickle: &Pickle, state: Id, credit: &mut Credit) -> Result<Vec<String>> {
     let malformed = |what: &str| Error::corrupt("names", format!("class names {what}"));
     let names = pickle.get(state, "names").ok_or_else(|| malformed("are missing"))?;
-    let text = |id| pickle.str(id).map(str::to_owned).ok_or_else(|| malformed("are not all strings"));
+    let n_items = pickle.sequence(names).map(<[_]>::len).or(pickle.dict(names).map(<[_]>::len));
+    credit.pay(n_items.unwrap_or(0) * 2 * size_of::<Option<String>>(), "names")?;
+    let mut text = |id| {
+        check_name_len(pickle.str_len(id).unwrap_or(0), "a class", "names")?;
+        let name = pickle.str(id).ok_or_else(|| malformed("are not all strings"))?;
+        credit.pay(text_size(name), "names")?;
+        Ok(name.to_owned())
+    };
     if let Some(items) = pickle.sequence(names) {
         return items.iter().map(|&id| text(id)).collect();
     }
@@ -143,9 +164,13 @@ fn stride(checkpoint: &Checkpoint, model: &TreeModule, head: &TreeModule) -> Res
     for state in [model.state, head.state] {
         let Some(id) = pickle.get(state, "stride") else { continue };
         let Some(tensor) = TensorRef::read(pickle, &checkpoint.storages(), id) else { continue };
-        let values = tensor.map_err(|error| error.within("stride"))?.values(&checkpoint.bytes);
+        let tensor = tensor.map_err(|error| error.within("stride"))?;
+        if tensor.n_elements() > MAX_STRIDES {
+            return Err(Error::tensor("stride", format!("{} strides", tensor.n_elements())));
+        }
+        let values = tensor.values(&checkpoint.bytes);
         let whole = |value: &f64| value.fract() == 0.0 && (1.0..=4096.0).contains(value);
-        if values.is_empty() || values.len() > 16 || !values.iter().all(whole) {
+        if values.is_empty() || !values.iter().all(whole) {
             return Err(Error::tensor(
                 "stride",
                 format!("strides are {values:?}, expected whole numbers of pixels"),
@@ -166,6 +191,7 @@ fn imgsz(pickle: &Pickle, state: Id) -> Result<[u32; 2]> {
     for args in [args, pickle.get(pickle.root, "train_args")].into_iter().flatten() {
         let Some(id) = pickle.get(args, "imgsz") else { continue };
         let sizes: Option<Vec<i64>> = match pickle.sequence(id) {
+            Some(items) if items.len() > 2 => None,
             Some(items) => items.iter().map(|&item| pickle.int(item)).collect(),
             None => pickle.int(id).map(|size| vec![size, size]),
         };

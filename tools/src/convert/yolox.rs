@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use crate::checkpoint::Checkpoint;
 use crate::convert::Dtype;
 use crate::convert::emit::{Emitter, join};
+use crate::credit::{Credit, check_name_len};
 use crate::document::{Document, Input, Layer, Module, Provenance};
 use crate::error::{Error, Result, printable};
 use crate::pickle::Pickle;
@@ -31,10 +32,9 @@ pub(super) fn convert(
     state_dict: Id,
     dtype: Dtype,
 ) -> Result<(Document, Vec<OutTensor>)> {
-    let mut builder = Builder {
-        tensors: read_tensors(checkpoint, state_dict)?,
-        emitter: Emitter::new(&checkpoint.bytes, dtype),
-    };
+    let mut credit = Credit::of(&checkpoint.pickle);
+    let tensors = read_tensors(checkpoint, state_dict, &mut credit)?;
+    let mut builder = Builder { tensors, emitter: Emitter::new(&checkpoint.bytes, dtype, credit) };
     let stem = builder.tensors.get("backbone.backbone.stem.conv.conv.weight");
     let Some(&[stem_width, stem_channels, ..]) = stem.map(|tensor| tensor.shape.as_slice()) else {
         let message =
@@ -57,6 +57,8 @@ pub(super) fn convert(
     if let Some(name) = builder.tensors.keys().min() {
         return Err(Error::unsupported(printable(name), "tensor is not a part of YOLOX as it is known here"));
     }
+    // Each class is a string, in the list and twice where it is written.
+    builder.emitter.pay(n_classes * (size_of::<String>() + 64), "head")?;
     let names = match n_classes {
         80 => COCO.iter().map(|&name| name.to_owned()).collect(),
         n => (0..n).map(|idx| format!("class{idx}")).collect(),
@@ -89,10 +91,15 @@ pub(super) fn convert(
     Ok((document, builder.emitter.into_tensors()))
 }
 
-fn read_tensors(checkpoint: &Checkpoint, state_dict: Id) -> Result<HashMap<String, TensorRef>> {
+fn read_tensors(
+    checkpoint: &Checkpoint,
+    state_dict: Id,
+    credit: &mut Credit,
+) -> Result<HashMap<String, TensorRef>> {
     let pickle = &checkpoint.pickle;
     let mut tensors = HashMap::new();
     for &(name, value) in pickle.dict(state_dict).unwrap_or_default() {
+        check_name_len(pickle.str_len(name).unwrap_or(0), "a tensor", "")?;
         let Some(name) = pickle.str(name) else {
             return Err(Error::corrupt("", "state dict has a key that is not a string"));
         };
@@ -108,6 +115,8 @@ fn read_tensors(checkpoint: &Checkpoint, state_dict: Id) -> Result<HashMap<Strin
         if name.ends_with(".num_batches_tracked") {
             continue;
         }
+        // The map is up to half empty.
+        credit.pay(2 * tensor.n_own_bytes() + name.len(), &place)?;
         if tensors.insert(name.to_owned(), tensor).is_some() {
             return Err(Error::corrupt(place, "tensor is there twice"));
         }

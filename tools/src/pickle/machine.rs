@@ -60,8 +60,9 @@ pub(super) fn run(bytes: Arc<Vec<u8>>, range: Range<usize>) -> Result<Pickle> {
         at = instruction.next;
         if instruction.code == b'.' {
             let root = machine.finish(at).map_err(|error| error.within(&instruction.place()))?;
+            let n_bytes = machine.n_lasting_bytes();
             let Machine { nodes, globals, .. } = machine;
-            return Ok(Pickle { bytes, range, nodes, globals, root });
+            return Ok(Pickle { bytes, range, nodes, globals, root, n_bytes });
         }
         machine.step(&instruction).map_err(|error| error.within(&instruction.place()))?;
     }
@@ -176,6 +177,13 @@ impl Machine<'_> {
             (b'b', _) => self.build(),
             _ => Err(Error::refused("", "opcode is not one that a checkpoint needs")),
         }
+    }
+
+    /// What has been charged for more than the stack and the memo.
+    fn n_lasting_bytes(&self) -> usize {
+        let lists = self.stack.capacity() + self.memo.capacity();
+        let passing = lists * size_of::<Id>() + self.depths.capacity() * size_of::<u16>();
+        self.budget.spent.saturating_sub(passing)
     }
 
     fn finish(&mut self, at: usize) -> Result<Id> {

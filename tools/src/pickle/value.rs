@@ -97,6 +97,8 @@ pub struct Pickle {
     pub(crate) nodes: Arena,
     pub(crate) globals: Vec<GlobalRef>,
     pub(crate) root: Id,
+    /// Memory that the values take, at most.
+    pub(crate) n_bytes: usize,
 }
 
 impl fmt::Debug for Pickle {
@@ -133,6 +135,14 @@ impl Pickle {
     pub(crate) fn str(&self, id: Id) -> Option<&str> {
         match *self.node(id) {
             Node::Str { start, len } => Some(self.text(start as usize..start as usize + len as usize)),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the text, without looking at it.
+    pub(crate) fn str_len(&self, id: Id) -> Option<usize> {
+        match *self.node(id) {
+            Node::Str { len, .. } => Some(len as usize),
             _ => None,
         }
     }
@@ -177,7 +187,9 @@ impl Pickle {
     /// The value under `key` of a dict; as in Python, the last one if it is there more than once.
     pub(crate) fn get(&self, dict: Id, key: &str) -> Option<Id> {
         let items = self.dict(dict)?;
-        items.iter().rev().find(|&&(k, _)| self.str(k) == Some(key)).map(|&(_, value)| value)
+        // Only text of the right length is looked at: a long one may stand there many times.
+        let is_key = |id| self.str_len(id) == Some(key.len()) && self.str(id) == Some(key);
+        items.iter().rev().find(|&&(k, _)| is_key(k)).map(|&(_, value)| value)
     }
 
     pub(crate) fn kind(&self, global: u32) -> Kind {

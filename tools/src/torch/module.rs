@@ -5,6 +5,8 @@ use std::collections::HashSet;
 use serde_json::{Map, Number, Value};
 
 use super::{Storages, TensorRef};
+use crate::credit::{Credit, check_name_len, text_size};
+use crate::document::Module;
 use crate::error::{Error, Result, printable};
 use crate::pickle::Pickle;
 use crate::pickle::allow::Kind;
@@ -13,14 +15,17 @@ use crate::pickle::value::{Id, Node};
 /// Deepest nesting of modules. Real networks stay under twelve.
 const MAX_DEPTH: usize = 64;
 
-/// What an attribute takes in its map, beside its own text.
-const ATTR_SIZE: usize = 96;
+/// What a module takes in the tree and in the document, beside its own text.
+const MODULE_SIZE: usize = size_of::<(String, TreeModule)>() + size_of::<(String, Module)>() + 128;
 
-/// What a tensor's name, shape and strides take.
-const TENSOR_SIZE: usize = 96;
+/// What a map takes as soon as it has one attribute in it: it begins with room for a few.
+const FIRST_ATTR_SIZE: usize = 3 * size_of::<(String, Value)>() + 96;
 
-/// Memory for the tree that any file may use, however small it is.
-const CREDIT_FLOOR: usize = 1 << 16;
+/// What each attribute takes, beside its own text: in maps that are half full, and in the document.
+const ATTR_SIZE: usize = size_of::<(String, Value)>() / 3 * 4 + 32;
+
+/// What a number of a sequence takes in the tree and in the document.
+const ITEM_SIZE: usize = size_of::<Value>() + 24;
 
 /// Attributes that say nothing on what a module computes: places in the sequence, caches and modes of the trainer.
 const SKIPPED_ATTRS: &[&str] =
@@ -53,14 +58,22 @@ impl TreeModule {
 pub(crate) struct Modules<'a> {
     pickle: &'a Pickle,
     storages: Storages<'a>,
-    /// Bytes that the tree may still take. A pickle can name one module in many places, so a small file could hold a
-    /// huge tree.
-    credit: usize,
+    credit: Credit,
 }
 
 impl<'a> Modules<'a> {
     pub(crate) fn new(pickle: &'a Pickle, storages: Storages<'a>) -> Self {
-        Self { pickle, storages, credit: CREDIT_FLOOR.max(storages.bytes.len() / 4 * 3) }
+        Self::with_credit(pickle, storages, Credit::of(pickle))
+    }
+
+    /// The same where something else has been paid for already.
+    pub(crate) fn with_credit(pickle: &'a Pickle, storages: Storages<'a>, credit: Credit) -> Self {
+        Self { pickle, storages, credit }
+    }
+
+    /// What the trees that were read have left.
+    pub(crate) fn into_credit(self) -> Credit {
+        self.credit
     }
 
     /// Class and state of the module at `id`; `None` if it is not a module.
@@ -89,7 +102,7 @@ impl<'a> Modules<'a> {
         if depth > MAX_DEPTH {
             return Err(Error::limit(path, format!("modules nest deeper than {MAX_DEPTH}")));
         }
-        self.pay(size_of::<(String, TreeModule)>() + class.len(), path)?;
+        self.credit.pay(MODULE_SIZE + text_size(class), path)?;
         let Some(items) = pickle.dict(state) else {
             return Err(Error::corrupt(path, format!("module {class} has no state")));
         };
@@ -100,15 +113,20 @@ impl<'a> Modules<'a> {
             children: Vec::new(),
             state,
         };
+        self.pay_items(items, path)?;
+        let mut seen = HashSet::new();
         for &(key, value) in items {
-            let Some(key) = pickle.str(key) else { continue };
+            let Some(key) = self.name(key, "an attribute", path)? else { continue };
             match key {
-                "_parameters" | "_buffers" => self.read_tensors(value, path, &mut module.tensors)?,
+                "_parameters" | "_buffers" => {
+                    self.read_tensors(value, path, &mut seen, &mut module.tensors)?;
+                }
                 "_modules" => {}
                 _ if key.starts_with('_') || SKIPPED_ATTRS.contains(&key) => {}
                 _ => {
                     if let Some(value) = self.attr(value, path, key)? {
-                        self.pay(ATTR_SIZE + key.len(), path)?;
+                        let first = if module.attrs.is_empty() { FIRST_ATTR_SIZE } else { 0 };
+                        self.credit.pay(first + ATTR_SIZE + text_size(key), path)?;
                         module.attrs.insert(key.to_owned(), value);
                     }
                 }
@@ -116,10 +134,13 @@ impl<'a> Modules<'a> {
         }
         let mut seen = HashSet::new();
         if let Some(children) = pickle.get(state, "_modules") {
-            for &(name, child) in pickle.dict(children).unwrap_or_default() {
-                let Some(name) = pickle.str(name) else { continue };
+            let items = pickle.dict(children).unwrap_or_default();
+            self.pay_items(items, path)?;
+            for &(name, child) in items {
+                let Some(name) = self.name(name, "a module", path)? else { continue };
                 let child_path = join(path, name);
                 check_name(name, &child_path)?;
+                self.credit.pay(text_size(name), path)?;
                 if !seen.insert(name) {
                     return Err(Error::corrupt(child_path, "module is there twice"));
                 }
@@ -130,20 +151,30 @@ impl<'a> Modules<'a> {
                 module.children.push((name.to_owned(), child));
             }
         }
+        // Vectors that grew are up to half empty, and there are many of them.
+        module.tensors.shrink_to_fit();
+        module.children.shrink_to_fit();
         Ok(module)
     }
 
-    fn read_tensors(&mut self, dict: Id, path: &str, out: &mut Vec<(String, TensorRef)>) -> Result<()> {
+    fn read_tensors(
+        &mut self,
+        dict: Id,
+        path: &str,
+        seen: &mut HashSet<&'a str>,
+        out: &mut Vec<(String, TensorRef)>,
+    ) -> Result<()> {
         let pickle = self.pickle;
-        for &(name, value) in pickle.dict(dict).unwrap_or_default() {
-            let Some(name) = pickle.str(name) else { continue };
+        let items = pickle.dict(dict).unwrap_or_default();
+        self.pay_items(items, path)?;
+        for &(name, value) in items {
+            let Some(name) = self.name(name, "a tensor", path)? else { continue };
             if pickle.is_none(value) {
                 continue;
             }
             let place = join(path, name);
             check_name(name, &place)?;
-            self.pay(size_of::<(String, TensorRef)>() + TENSOR_SIZE, path)?;
-            if out.iter().any(|(other, _)| other == name) {
+            if !seen.insert(name) {
                 return Err(Error::corrupt(place, "tensor is there twice"));
             }
             let tensor = match TensorRef::read(pickle, &self.storages, value) {
@@ -153,6 +184,7 @@ impl<'a> Modules<'a> {
                     return Err(Error::tensor(place, message));
                 }
             };
+            self.credit.pay(tensor.n_own_bytes() + name.len(), path)?;
             out.push((name.to_owned(), tensor));
         }
         Ok(())
@@ -161,7 +193,7 @@ impl<'a> Modules<'a> {
     /// Scalars, and sequences of scalars, as JSON; `None` for everything else.
     fn attr(&mut self, id: Id, path: &str, key: &str) -> Result<Option<Value>> {
         if let Some(items) = self.pickle.sequence(id) {
-            self.pay(items.len() * size_of::<Value>(), path)?;
+            self.credit.pay(items.len() * ITEM_SIZE, path)?;
             let items: Result<Option<Vec<_>>> =
                 items.iter().map(|&item| self.scalar(item, path, key)).collect();
             return Ok(items?.map(Value::Array));
@@ -182,24 +214,27 @@ impl<'a> Modules<'a> {
                 return Err(Error::corrupt(join(path, key), "attribute is an integer of over 64 bits"));
             }
             Node::Str { len, .. } => {
-                self.pay(len as usize, path)?;
-                self.pickle.str(id).unwrap_or_default().into()
+                // What is too long to be paid for isn't even looked at.
+                self.credit.check(len as usize, path)?;
+                let text = self.pickle.str(id).unwrap_or_default();
+                self.credit.pay(text_size(text), path)?;
+                text.into()
             }
             _ => return Ok(None),
         }))
     }
 
-    fn pay(&mut self, n: usize, path: &str) -> Result<()> {
-        match self.credit.checked_sub(n) {
-            Some(left) => self.credit = left,
-            None => {
-                return Err(Error::limit(
-                    path,
-                    "the module tree is larger than the file that it is read from",
-                ));
-            }
-        }
-        Ok(())
+    /// The text of a key; errors if it is too long to be the name of `what`.
+    fn name(&self, id: Id, what: &str, path: &str) -> Result<Option<&'a str>> {
+        let Some(n_bytes) = self.pickle.str_len(id) else { return Ok(None) };
+        check_name_len(n_bytes, what, path)?;
+        Ok(self.pickle.str(id))
+    }
+
+    /// Pays for looking at the items of a dict: one module may be named in many places, and its items are looked at
+    /// in each.
+    fn pay_items(&mut self, items: &[(Id, Id)], path: &str) -> Result<()> {
+        self.credit.pay(size_of_val(items), path)
     }
 }
 

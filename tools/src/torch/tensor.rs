@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::ScalarType;
+use crate::credit::MAX_NAME;
 use crate::error::{Error, Result, printable};
 use crate::pickle::Pickle;
 use crate::pickle::allow::Kind;
@@ -12,6 +13,9 @@ use crate::zip::Archive;
 
 /// Dimensions, at most. Convolution kernels have four.
 const MAX_RANK: usize = 8;
+
+/// Dimensions that are read so that a message can tell how many there are.
+const MAX_LISTED: usize = 64;
 
 /// The archive as a set of storages.
 #[derive(Clone, Copy)]
@@ -87,6 +91,11 @@ impl TensorRef {
         Cow::Owned(out)
     }
 
+    /// What the tensor takes beside its elements.
+    pub(crate) fn n_own_bytes(&self) -> usize {
+        size_of::<(String, Self)>() + 2 * self.shape.len() * size_of::<usize>()
+    }
+
     /// The elements as `f64`, in row-major order.
     pub(crate) fn values(&self, file: &[u8]) -> Vec<f64> {
         self.ty.values(&self.bytes(file)).collect()
@@ -105,7 +114,11 @@ fn read_args(pickle: &Pickle, storages: &Storages<'_>, args: &[Id]) -> Result<Te
     let &[storage, offset, shape, strides, ..] = args else { return Err(malformed()) };
     let (ty, storage) = storage_bytes(pickle, storages, storage)?;
     let offset = size(pickle, offset).ok_or_else(malformed)?;
-    let sizes = |id| pickle.sequence(id)?.iter().map(|&id| size(pickle, id)).collect::<Option<Vec<_>>>();
+    let sizes = |id| {
+        // A longer list is one that no tensor has, so it isn't copied.
+        let items = pickle.sequence(id).filter(|items| items.len() <= MAX_LISTED)?;
+        items.iter().map(|&id| size(pickle, id)).collect::<Option<Vec<_>>>()
+    };
     let (shape, strides) = (sizes(shape).ok_or_else(malformed)?, sizes(strides).ok_or_else(malformed)?);
     if shape.len() != strides.len() || shape.len() > MAX_RANK {
         return Err(Error::tensor(
@@ -146,6 +159,9 @@ fn storage_bytes(pickle: &Pickle, storages: &Storages<'_>, id: Id) -> Result<(Sc
     let Some(&[_, class, key, _, n]) = pickle.sequence(tuple) else { return Err(malformed()) };
     let Node::Global(global) = *pickle.node(class) else { return Err(malformed()) };
     let Kind::Storage(ty) = pickle.kind(global) else { return Err(malformed()) };
+    if pickle.str_len(key).is_none_or(|len| len > MAX_NAME) {
+        return Err(malformed());
+    }
     let (Some(key), Some(n)) = (pickle.str(key), size(pickle, n)) else { return Err(malformed()) };
     let entry = format!("{}/data/{}", storages.prefix, printable(key));
     let Some(range) = storages.archive.find(storages.bytes, &entry) else {

@@ -502,6 +502,6 @@ fn a_tree_out_of_all_proportion_is_stopped() {
     assert_eq!(error_at(2).kind(), ErrorKind::Unsupported); // small enough to be looked at: no layers under `model`
     let error = error_at(30);
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
-    assert!(error.to_string().contains("larger than the file"), "{error}");
+    assert!(error.to_string().contains("takes more memory than"), "{error}");
     assert!(error_at(80).to_string().contains("nest deeper"));
 }

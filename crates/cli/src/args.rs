@@ -148,10 +148,10 @@ pub struct Bench {
     #[arg(long, value_name = "N|H,W", value_parser = parse_imgsz)]
     pub imgsz: Option<ImgSize>,
     /// Timed runs
-    #[arg(long, value_name = "N", default_value = "50", value_parser = parse_count)]
+    #[arg(long, value_name = "N", default_value = "50", value_parser = parse_runs)]
     pub runs: usize,
     /// Runs before the timed ones
-    #[arg(long, value_name = "N", default_value = "5")]
+    #[arg(long, value_name = "N", default_value = "5", value_parser = parse_warmup)]
     pub warmup: usize,
     /// Images that go through the network at once
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch)]
@@ -218,6 +218,9 @@ const MAX_IMGSZ: usize = 16_384;
 /// More images than this at once only cost memory.
 const MAX_BATCH: usize = 1024;
 
+/// More runs than this make no figure more certain.
+const MAX_RUNS: usize = 1_000_000;
+
 fn parse_imgsz(text: &str) -> Result<ImgSize, String> {
     let side = |part: &str| match part.trim().parse::<usize>() {
         Ok(0) => Err("a side can't be 0".to_string()),
@@ -251,6 +254,19 @@ fn parse_count(text: &str) -> Result<usize, String> {
 fn parse_batch(text: &str) -> Result<usize, String> {
     let n = parse_count(text)?;
     if n > MAX_BATCH { Err(format!("expected at most {MAX_BATCH}")) } else { Ok(n) }
+}
+
+fn parse_runs(text: &str) -> Result<usize, String> {
+    parse_count(text)?;
+    parse_warmup(text)
+}
+
+fn parse_warmup(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(n) if n > MAX_RUNS => Err(format!("expected at most {MAX_RUNS}")),
+        Ok(n) => Ok(n),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn parse_device(text: &str) -> Result<Device, String> {
@@ -320,6 +336,8 @@ mod tests {
             assert!(parse_share(bad).is_err(), "{bad}");
         }
         assert!(parse_count("0").is_err() && parse_count("1").is_ok());
+        assert!(parse_runs("0").is_err() && parse_runs("1000001").is_err() && parse_runs("1000000").is_ok());
+        assert!(parse_warmup("0").is_ok() && parse_warmup("1000001").is_err());
         assert!(parse_batch("1025").is_err() && parse_batch("1024").is_ok());
     }
 

@@ -1,7 +1,7 @@
 //! From `--model` to a loaded model: files, checkpoints, well-known names, and the model that is built in.
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -12,6 +12,7 @@ use ferroyolo_tools::{Checkpoint, ConvertOptions, convert};
 use crate::args::ModelArgs;
 use crate::error::{Error, Result};
 use crate::output::console;
+use crate::tensors::check_header;
 
 /// Shown in place of a path for the model that is built in.
 const DEMO_NAME: &str = "demo";
@@ -25,6 +26,8 @@ pub struct Loaded {
     pub model: Model,
     /// As it was given, or `demo` for the one that is built in.
     pub name: String,
+    /// The file it came from, unless it is built in.
+    pub path: Option<PathBuf>,
 }
 
 /// Loads the model that `args` ask for; notices go to stderr unless `quiet`.
@@ -37,14 +40,17 @@ pub fn load(args: &ModelArgs, quiet: bool) -> Result<Loaded> {
     };
     let Some(given) = &args.model else {
         let model = Model::from_bytes(DEMO_NAME, DEMO, &options)?;
-        return Ok(Loaded { model, name: DEMO_NAME.into() });
+        return Ok(Loaded { model, name: DEMO_NAME.into(), path: None });
     };
     let path = locate(given, cache_directory())?;
     let model = match form_of(&path)? {
-        Form::Model => Model::open(&path, &options).map_err(|error| Error::at(&path, error))?,
+        Form::Model => {
+            check_header(&path)?;
+            Model::open(&path, &options).map_err(|error| Error::at(&path, error))?
+        }
         Form::Checkpoint => from_checkpoint(&path, &options, quiet)?,
     };
-    Ok(Loaded { model, name: given.display().to_string() })
+    Ok(Loaded { model, name: given.display().to_string(), path: Some(path) })
 }
 
 /// The name of `head` on the command line.
@@ -91,9 +97,11 @@ enum Form {
 }
 
 fn form_of(path: &Path) -> Result<Form> {
-    let mut file = File::open(path).map_err(|error| Error::at(path, error))?;
-    if file.metadata().is_ok_and(|meta| meta.is_dir()) {
-        return Err(Error::failed(format!("{}: is a directory, expected a model file", path.display())));
+    // Before opening, which waits for a writer if it is a pipe.
+    let meta = fs::metadata(path).map_err(|error| Error::at(path, error))?;
+    if !meta.is_file() {
+        let got = if meta.is_dir() { "is a directory" } else { "is not a regular file" };
+        return Err(Error::failed(format!("{}: {got}, expected a model file", path.display())));
     }
     let extension = path.extension().and_then(OsStr::to_str).map(str::to_ascii_lowercase);
     match extension.as_deref() {
@@ -111,6 +119,7 @@ fn form_of(path: &Path) -> Result<Form> {
         _ => {}
     }
     let mut start = [0; 2];
+    let mut file = File::open(path).map_err(|error| Error::at(path, error))?;
     match file.read_exact(&mut start) {
         // A zip, or a bare pickle, for which the checkpoint reader has an error of its own.
         Ok(()) if start == *b"PK" || start[0] == 0x80 => Ok(Form::Checkpoint),
@@ -258,7 +267,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let form = |name: &str, bytes: &[u8]| {
             let path = dir.path().join(name);
-            std::fs::write(&path, bytes).unwrap();
+            fs::write(&path, bytes).unwrap();
             form_of(&path)
         };
         assert_eq!(form("a.safetensors", b"PK").unwrap(), Form::Model);
@@ -267,6 +276,10 @@ mod tests {
         assert_eq!(form("b", b"\x08\0\0\0\0\0\0\0{}").unwrap(), Form::Model);
         assert!(form("a.onnx", b"").unwrap_err().chain().contains("not read"));
         assert!(form_of(dir.path()).unwrap_err().chain().contains("is a directory"));
+        if cfg!(unix) {
+            let error = form_of(Path::new("/dev/zero")).unwrap_err().chain();
+            assert!(error.contains("is not a regular file"), "{error}");
+        }
     }
 
     #[test]
@@ -275,9 +288,9 @@ mod tests {
         let find = |name: &str| locate(Path::new(name), Some(dir.path().to_path_buf()));
         let error = find("yolox_nano").unwrap_err().chain();
         assert!(error.contains("yolox_nano.pth") && error.contains("https://"), "{error}");
-        std::fs::write(dir.path().join("yolox_nano.pth"), b"").unwrap();
+        fs::write(dir.path().join("yolox_nano.pth"), b"").unwrap();
         assert_eq!(find("yolox_nano").unwrap(), dir.path().join("yolox_nano.pth"));
-        std::fs::write(dir.path().join("yolox_nano.safetensors"), b"").unwrap();
+        fs::write(dir.path().join("yolox_nano.safetensors"), b"").unwrap();
         assert_eq!(find("yolox_nano.pth").unwrap(), dir.path().join("yolox_nano.safetensors"));
         assert!(find("absent/x.pt").unwrap_err().chain().contains("no such file"));
         assert!(find("yolo99").unwrap_err().chain().contains("no well-known model"));

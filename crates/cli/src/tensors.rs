@@ -1,6 +1,7 @@
 //! Tensors in safetensors files, for `forward`.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::Path;
 
 use ferroyolo::{Tensor, TensorView};
@@ -14,8 +15,35 @@ use crate::error::{Error, Result};
 /// F16 and BF16 are widened. A file without that tensor, another type or shape, and values that are not finite are
 /// errors that name the file and what is wrong.
 pub fn read_images(path: &Path) -> Result<Tensor> {
+    check_header(path)?;
     let bytes = fs::read(path).map_err(|error| Error::at(path, error))?;
     images_from(&bytes).map_err(|message| Error::failed(format!("{}: {message}", path.display())))
+}
+
+/// Errors unless `path` is a regular file that can begin with the header of a safetensors file.
+///
+/// It comes before the whole file is read, which may be large.
+pub fn check_header(path: &Path) -> Result<()> {
+    let fail = |message: &str| Err(Error::failed(format!("{}: {message}", path.display())));
+    let meta = fs::metadata(path).map_err(|error| Error::at(path, error))?;
+    if !meta.is_file() {
+        return fail(if meta.is_dir() { "is a directory" } else { "is not a regular file" });
+    }
+    let mut start = [0; 9];
+    let file = File::open(path).map_err(|error| Error::at(path, error))?;
+    let n_read = file.take(9).read(&mut start).map_err(|error| Error::at(path, error))?;
+    let [len @ .., brace] = start;
+    let len = u64::from_le_bytes(len);
+    if n_read < start.len() || brace != b'{' {
+        return fail("not a valid safetensors file: has no header");
+    }
+    if len > meta.len() - 8 {
+        return fail(&format!(
+            "not a valid safetensors file: says its header has {len} bytes, the file has {}",
+            meta.len()
+        ));
+    }
+    Ok(())
 }
 
 fn images_from(bytes: &[u8]) -> std::result::Result<Tensor, String> {
@@ -106,6 +134,28 @@ mod tests {
         check(file("images", Dtype::F32, &[1, 3, 1, 1], &f32s(&[0.0, f32::NAN, 0.0])), "NaN at index 1");
         check(b"text".to_vec(), "not a valid safetensors file");
         check(Vec::new(), "not a valid safetensors file");
+    }
+
+    #[test]
+    fn what_can_not_be_tensors_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.safetensors");
+        let check = |bytes: &[u8], len: u64, expected: &str| {
+            fs::write(&path, bytes).unwrap();
+            File::options().append(true).open(&path).unwrap().set_len(len).unwrap();
+            let error = read_images(&path).unwrap_err().chain();
+            assert!(error.contains(expected), "{error}");
+        };
+        // The lengths are far above any memory; the files have holes.
+        check(b"", 0, "has no header");
+        check(b"", 1 << 42, "has no header");
+        check(b"text, and long enough", 1 << 42, "has no header");
+        check(b"\0\0\0\0\0\0\x10\0{\"images\":", 1 << 42, "has 4503599627370496 bytes");
+        assert!(read_images(dir.path()).unwrap_err().chain().contains("is a directory"));
+        if cfg!(unix) {
+            let error = read_images(Path::new("/dev/zero")).unwrap_err().chain();
+            assert!(error.contains("is not a regular file"), "{error}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::args::Bench;
 use crate::error::{Error, Outcome, Result};
 use crate::input::sources::{SAMPLE, SAMPLE_NAME};
 use crate::model;
+use crate::output::file::refuse_to_overwrite;
 use crate::output::json::{JsonSink, is_stdout, print_line};
 
 /// The figures, named as they are printed.
@@ -46,6 +47,9 @@ struct Latency {
 /// Measures and prints.
 pub fn run(args: &Bench) -> Result<Outcome> {
     let loaded = model::load(&args.model, false)?;
+    if let Some(target) = &args.json {
+        refuse_to_overwrite("--json", target, loaded.path.as_deref())?;
+    }
     let imgsz = input_size(args.imgsz, &loaded.model);
     let mut session = loaded.model.session();
 
@@ -80,7 +84,7 @@ pub fn run(args: &Bench) -> Result<Outcome> {
         print_line(&table(&report, loaded.model.isa_name()))?;
     }
     if let Some(target) = &args.json {
-        JsonSink::open(target)?.write(&report)?;
+        JsonSink::open(target, loaded.path.as_deref())?.write(&report)?;
     }
     Ok(Outcome::Done)
 }
@@ -89,7 +93,7 @@ fn measure(args: &Bench, mut step: impl FnMut() -> Result<()>) -> Result<Latency
     for _ in 0..args.warmup {
         step()?;
     }
-    let mut times_ms = Vec::with_capacity(args.runs);
+    let mut times_ms = Vec::new();
     for _ in 0..args.runs {
         let start = Instant::now();
         step()?;

@@ -1,13 +1,13 @@
 //! `ferroyolo convert`: a PyTorch checkpoint becomes a model file.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use ferroyolo_tools::{Checkpoint, ConvertOptions, convert};
 
 use crate::args::{Convert, Dtype};
 use crate::error::{Error, Outcome, Result};
+use crate::output::file::is_same_file;
 use crate::output::json::print_line;
 
 /// Converts the checkpoint and says what was written.
@@ -36,7 +36,7 @@ fn output_path(args: &Convert) -> Result<PathBuf> {
         Some(directory) if directory.is_dir() => directory.join(beside.file_name().unwrap_or_default()),
         Some(file) => file.clone(),
     };
-    if same_file(&args.input, &output) {
+    if is_same_file(&args.input, &output) {
         return Err(Error::Usage(format!(
             "{}: would be overwritten by its own conversion",
             args.input.display()
@@ -45,15 +45,11 @@ fn output_path(args: &Convert) -> Result<PathBuf> {
     Ok(output)
 }
 
-fn same_file(a: &Path, b: &Path) -> bool {
-    match (fs::canonicalize(a), fs::canonicalize(b)) {
-        (Ok(a), Ok(b)) => a == b,
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
 
     fn check(input: &Path, output: Option<&Path>) -> Result<PathBuf> {

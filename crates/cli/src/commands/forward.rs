@@ -6,7 +6,7 @@ use crate::args::Forward;
 use crate::error::{Outcome, Result};
 use crate::model;
 use crate::output::console;
-use crate::output::file::write_atomically;
+use crate::output::file::{refuse_to_overwrite, write_atomically};
 use crate::tensors::{read_images, to_safetensors};
 
 /// Runs the network once on the tensor `images` and writes what comes out.
@@ -16,6 +16,8 @@ pub fn run(args: &Forward) -> Result<Outcome> {
         console::warning(&format!("{}: images has values outside 0..1", args.input.display()));
     }
     let loaded = model::load(&args.model, false)?;
+    let inputs = [Some(args.input.as_path()), loaded.path.as_deref()];
+    refuse_to_overwrite("--output", &args.output, inputs.into_iter().flatten())?;
     let mut session: Session = loaded.model.session();
     let outputs = session.run(&images)?;
     let named = [("output0", outputs.output0()), ("one2one", outputs.one2one())];

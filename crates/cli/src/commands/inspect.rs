@@ -10,7 +10,7 @@ use crate::output::json::{JsonSink, is_stdout, print_line};
 pub fn run(args: &Inspect) -> Result<Outcome> {
     let inspection = inspect(&args.file).map_err(|error| Error::at(&args.file, error))?;
     if let Some(target) = &args.json {
-        JsonSink::open(target)?.write(&inspection)?;
+        JsonSink::open(target, [args.file.as_path()])?.write(&inspection)?;
     }
     if !args.json.as_deref().is_some_and(is_stdout) {
         print_line(inspection.to_string().trim_end())?;

@@ -1,7 +1,7 @@
 //! `ferroyolo predict`: pictures in, boxes out, in the order of the sources.
 
 use std::io::{self, IsTerminal};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use ferroyolo::{Head, Image, Model, PredictOptions, Results, Session};
@@ -12,7 +12,7 @@ use crate::error::{Error, Outcome, Result};
 use crate::input::pipeline::{Picture, Pipeline, decode};
 use crate::input::sources;
 use crate::model::{self, head_name};
-use crate::output::json::is_stdout;
+use crate::output::json::{JsonSink, is_stdout};
 use crate::output::report::Report;
 use crate::output::save::Saver;
 
@@ -25,9 +25,14 @@ pub fn run(args: &Predict) -> Result<Outcome> {
     let options = options(args, &loaded.model)?;
     let sources = sources::find(&args.source);
     let saver = Saver::new(args, &sources.directories)?;
+    let json = args.json.as_deref().map(|target| {
+        let inputs = sources.files.iter().map(PathBuf::as_path).chain(loaded.path.as_deref());
+        JsonSink::open(target, inputs)
+    });
+    let json = json.transpose()?;
     let json_on_terminal = args.json.as_deref().is_some_and(is_stdout) && io::stdout().is_terminal();
     let show_progress = !args.quiet && !json_on_terminal;
-    let mut report = Report::new(args, sources.total, show_progress, saver)?;
+    let mut report = Report::new(args, sources.total, show_progress, json, saver);
 
     // One batch is decoded while another is in the network.
     let ahead = args.batch.max(2);

@@ -20,6 +20,8 @@ pub struct Sources {
     pub items: Box<dyn Iterator<Item = Item> + Send>,
     /// Their number, unless some are read from stdin.
     pub total: Option<usize>,
+    /// The files among them, as far as they are known beforehand.
+    pub files: Vec<PathBuf>,
     /// The directories that hold files among them, as far as they are known beforehand.
     pub directories: Vec<PathBuf>,
 }
@@ -30,10 +32,16 @@ pub struct Sources {
 pub fn find(sources: &[PathBuf]) -> Sources {
     if sources.is_empty() {
         let sample = Item::Memory(SAMPLE_NAME, SAMPLE);
-        return Sources { items: Box::new(std::iter::once(sample)), total: Some(1), directories: Vec::new() };
+        return Sources {
+            items: Box::new(std::iter::once(sample)),
+            total: Some(1),
+            files: Vec::new(),
+            directories: Vec::new(),
+        };
     }
     let mut items: Box<dyn Iterator<Item = Item> + Send> = Box::new(std::iter::empty());
     let mut total = Some(0);
+    let mut files = Vec::new();
     let mut directories = Vec::new();
     for source in sources {
         if source.as_os_str() == "-" {
@@ -44,23 +52,18 @@ pub fn find(sources: &[PathBuf]) -> Sources {
             let found: Vec<_> = expand([source]).map(to_item).collect();
             total = total.map(|n| n + found.len());
             for item in &found {
-                if let Some(directory) = directory_of(item)
-                    && directories.last() != Some(&directory)
+                let Item::File(path) = item else { continue };
+                files.push(path.clone());
+                if let Some(directory) = path.parent()
+                    && directories.last().is_none_or(|last| last != directory)
                 {
-                    directories.push(directory);
+                    directories.push(directory.to_path_buf());
                 }
             }
             items = Box::new(items.chain(found));
         }
     }
-    Sources { items, total, directories }
-}
-
-fn directory_of(item: &Item) -> Option<PathBuf> {
-    match item {
-        Item::File(path) => path.parent().map(PathBuf::from),
-        Item::Memory(..) | Item::Broken(..) => None,
-    }
+    Sources { items, total, files, directories }
 }
 
 fn to_item(found: ferroyolo::Result<PathBuf>) -> Item {
@@ -91,6 +94,7 @@ mod tests {
         let sources = find(&[absent.clone(), file.clone()]);
         assert_eq!(sources.total, Some(2));
         assert_eq!(sources.directories, [dir.path()]);
+        assert_eq!(sources.files, [file.as_path()]);
         let items: Vec<_> = sources.items.collect();
         assert!(matches!(&items[0], Item::Broken(name, _) if *name == absent.display().to_string()));
         assert!(matches!(&items[1], Item::File(path) if *path == file));

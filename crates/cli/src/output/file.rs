@@ -32,14 +32,42 @@ fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
     done
 }
 
-/// Creates a file of a new name in the directory of `target`.
+/// Errors if writing to `target`, given as `flag`, would overwrite one of `inputs`.
+pub fn refuse_to_overwrite<'a>(
+    flag: &str,
+    target: &Path,
+    inputs: impl IntoIterator<Item = &'a Path>,
+) -> Result<()> {
+    // Devices and pipes keep nothing that could be lost.
+    if target.is_file()
+        && let Some(input) = inputs.into_iter().find(|input| is_same_file(input, target))
+    {
+        let (target, input) = (target.display(), input.display());
+        return Err(Error::Usage(format!("{flag} {target}: would overwrite the input {input}")));
+    }
+    Ok(())
+}
+
+/// Whether both paths lead to one file that exists.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+        use std::os::unix::fs::MetadataExt as _;
+        fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
+    }
+    #[cfg(not(unix))]
+    fn identity(path: &Path) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+    matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
+}
+
+/// Creates a file of a new name in the directory of `target`; the name is short, as that of `target` may be the longest
+/// allowed.
 fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
-    let name = target.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
+    target.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
     for attempt in 0..100 {
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        temporary.push(format!(".{}-{attempt}.tmp", std::process::id()));
-        let temporary = target.with_file_name(temporary);
+        let temporary = target.with_file_name(format!(".{}-{attempt}.tmp", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => return created.map(|file| (file, temporary)),
@@ -60,6 +88,34 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn the_longest_name_can_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("n".repeat(255));
+        write_atomically(&path, b"one").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    #[test]
+    fn inputs_are_recognised_by_any_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("a"), b"").unwrap();
+        fs::write(path("b"), b"").unwrap();
+        let mut names = vec![path("a"), path("./a")];
+        if cfg!(unix) {
+            fs::hard_link(path("a"), path("c")).unwrap();
+            names.push(path("c"));
+        }
+        for name in names {
+            let error = refuse_to_overwrite("--json", &name, [path("b").as_path(), &path("a")]).unwrap_err();
+            assert_eq!(error.exit_status(), 2);
+        }
+        for name in ["b", "absent", ""] {
+            assert!(refuse_to_overwrite("--json", &path(name), [path("a").as_path()]).is_ok(), "{name}");
+        }
     }
 
     #[test]

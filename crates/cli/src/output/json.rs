@@ -6,6 +6,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::file::refuse_to_overwrite;
 use crate::error::{Error, Result};
 
 /// Where JSON goes.
@@ -17,11 +18,12 @@ pub enum JsonSink {
 }
 
 impl JsonSink {
-    /// Opens `target`; `-` is stdout. A file that exists is replaced.
-    pub fn open(target: &Path) -> Result<Self> {
+    /// Opens `target`; `-` is stdout. A file that exists is replaced, unless it is one of `inputs`.
+    pub fn open<'a>(target: &Path, inputs: impl IntoIterator<Item = &'a Path>) -> Result<Self> {
         if is_stdout(target) {
             return Ok(Self::Stdout);
         }
+        refuse_to_overwrite("--json", target, inputs)?;
         let file = File::create(target).map_err(|error| Error::at(target, error))?;
         Ok(Self::File(BufWriter::new(file), target.display().to_string()))
     }
@@ -57,9 +59,11 @@ mod tests {
     fn a_line_is_there_once_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.jsonl");
-        let mut sink = JsonSink::open(&path).unwrap();
+        let mut sink = JsonSink::open(&path, []).unwrap();
         sink.write(&serde_json::json!({"path": "é\n"})).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "{\"path\":\"é\\n\"}\n");
-        assert!(JsonSink::open(&dir.path().join("absent/a")).is_err());
+        assert!(JsonSink::open(&dir.path().join("absent/a"), []).is_err());
+        assert_eq!(JsonSink::open(&path, [path.as_path()]).err().map(|error| error.exit_status()), Some(2));
+        assert!(std::fs::metadata(&path).unwrap().len() > 0);
     }
 }

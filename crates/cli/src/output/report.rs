@@ -7,7 +7,7 @@ use ferroyolo::{Image, Results};
 use serde::Serialize;
 
 use super::console::{self, Progress, printable};
-use super::json::{JsonSink, is_stdout, print_line};
+use super::json::{JsonSink, print_line};
 use super::save::Saver;
 use crate::args::Predict;
 use crate::error::{Error, Result};
@@ -36,18 +36,19 @@ struct Failure<'a> {
 }
 
 impl Report {
-    /// Opens what `args` ask for; `total` is the number of pictures to come, if it is known.
+    /// Tells what `args` ask for; `total` is the number of pictures to come, if it is known.
     pub fn new(
         args: &Predict,
         total: Option<usize>,
         show_progress: bool,
+        json: Option<JsonSink>,
         saver: Option<Saver>,
-    ) -> Result<Self> {
-        let to_stdout = args.json.as_deref().is_some_and(is_stdout);
-        Ok(Self {
+    ) -> Self {
+        let to_stdout = matches!(json, Some(JsonSink::Stdout));
+        Self {
             lines: !args.quiet && !to_stdout,
             quiet: args.quiet,
-            json: args.json.as_deref().map(JsonSink::open).transpose()?,
+            json,
             saver,
             progress: Progress::new(total, show_progress),
             total,
@@ -56,7 +57,7 @@ impl Report {
             n_failures: 0,
             speed_ms: [0.0; 3],
             start: Instant::now(),
-        })
+        }
     }
 
     /// Tells what was found in a picture, and saves what is to be saved of it.

@@ -1,6 +1,6 @@
 //! `--save`, `--save-txt`, `--save-crop`: the files, and that none replaces another.
 
-use crate::support::{Place, arg, sample};
+use crate::support::{Place, arg, demo, sample};
 
 #[test]
 fn annotated_pictures_are_pictures_of_the_same_size() {
@@ -122,4 +122,34 @@ fn a_place_that_can_not_be_written_is_told() {
     place.write("file", b"");
     place.run(&["predict", "--save", "file"]).expect(1).says(&["file"]);
     place.run(&["predict", "--save", "file/below"]).expect(1).says(&["file/below"]);
+}
+
+#[test]
+fn json_overwrites_no_input() {
+    let place = Place::new();
+    place.picture("in/a.png", 20, 20);
+    place.write("m.safetensors", &demo());
+    place.write("in/old.json", b"old");
+    let before = |name: &str| std::fs::read(place.path(name)).expect("a file");
+    let check = |args: &[&str], name: &str| {
+        let bytes = before(name);
+        place.run(args).expect(2).says(&["would overwrite the input"]);
+        assert_eq!(before(name), bytes, "{args:?}");
+    };
+    check(&["predict", "-s", "in/a.png", "--json", "in/a.png"], "in/a.png");
+    check(&["predict", "-s", "in", "--json", "./in/../in/a.png"], "in/a.png");
+    check(&["predict", "-m", "m.safetensors", "--json", "m.safetensors"], "m.safetensors");
+    check(&["bench", "-m", "m.safetensors", "--json", "m.safetensors"], "m.safetensors");
+    check(&["inspect", "m.safetensors", "--json", "m.safetensors"], "m.safetensors");
+    place.run(&["predict", "-s", "in/a.png", "--json", "in/old.json"]).expect(0);
+    assert_ne!(before("in/old.json"), b"old");
+}
+
+#[test]
+fn the_longest_names_are_saved() {
+    let place = Place::new();
+    let name = format!("{}.png", "n".repeat(251));
+    place.picture(&format!("in/{name}"), 40, 40);
+    place.run(&["predict", "-s", "in", "--save", "out", "--save-txt"]).expect(0);
+    assert_eq!(place.files("out"), [format!("labels/{}.txt", "n".repeat(251)), name]);
 }

@@ -189,3 +189,33 @@ fn names_need_not_be_utf8() {
     assert_eq!(object["path"], "a\u{fffd}.png");
     assert!(object["results"].is_array());
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_not_utf8_harms_no_pattern() {
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = Place::new();
+    place.picture("in/a.jpg", 20, 20);
+    std::fs::write(place.path("in").join(std::ffi::OsStr::from_bytes(b"x\xff.txt")), b"").expect("a file");
+    let run = place.run(&["predict", "-s", "in/*.jpg"]).expect(0);
+    assert!(run.stdout.starts_with("image 1/1 in/a.jpg: "), "{}", run.stdout);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_named_like_a_picture_is_not_waited_for() {
+    let place = Place::new();
+    place.picture("in/a.jpg", 20, 20);
+    let pipe = place.path("in/b.jpg");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs");
+    assert!(made.success());
+    for source in ["in", "in/*.jpg"] {
+        let run = place.run(&["predict", "-s", source]).expect(0);
+        assert!(run.stdout.starts_with("image 1/1 in/a.jpg: "), "{}", run.stdout);
+    }
+    place.run(&["predict", "-s", "in/b.jpg"]).expect(1).says(&["in/b.jpg: is not a regular file"]);
+    place.run(&["predict", "-m", "in/b.jpg"]).expect(1).says(&["in/b.jpg: is not a regular file"]);
+    let args = ["forward", "--output", "out.safetensors", "--input", "in/b.jpg"];
+    place.run(&args).expect(1).says(&["in/b.jpg: is not a regular file"]);
+}

@@ -52,6 +52,8 @@ fn wrong_usage_exits_with_2_and_names_the_value() {
     check(&["convert", "a.pt", "--dtype", "f64"], "f64");
     check(&["inspect"], "FILE");
     check(&["bench", "--runs", "0"], "--runs");
+    check(&["bench", "--runs", "1000000000000000000"], "--runs");
+    check(&["bench", "--warmup", "1000000000000000000"], "--warmup");
 }
 
 #[test]
@@ -69,4 +71,7 @@ fn devices_lists_the_cpu() {
     let run = Place::new().run(&["devices"]).expect(0);
     assert!(run.stdout.contains("cpu") && run.stdout.contains("scalar"), "{}", run.stdout);
     assert!(run.stdout.contains("no GPU backend"), "{}", run.stdout);
+    for text in ["features: ", "threads can run at once"] {
+        assert!(run.stdout.contains(text), "{}", run.stdout);
+    }
 }

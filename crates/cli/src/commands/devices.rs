@@ -54,7 +54,10 @@ fn cores(info: &str) -> String {
 
 macro_rules! detected {
     ($detect:ident: $($name:tt)+) => {
-        [$(($name, std::arch::$detect!($name))),+].into_iter().filter_map(|(name, is_there)| is_there.then_some(name)).collect()
+        [$(($name, std::arch::$detect!($name))),+]
+            .into_iter()
+            .filter_map(|(name, is_there)| is_there.then_some(name))
+            .collect()
     };
 }
 
@@ -62,8 +65,8 @@ macro_rules! detected {
 fn features() -> Vec<&'static str> {
     #[cfg(any(target_arch = "x86", target_arch = "x86_64"))]
     return detected!(is_x86_feature_detected:
-        "sse4.1" "avx" "f16c" "fma" "avx2" "avxvnni" "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512bf16"
-        "avx512fp16");
+        "sse4.1" "avx" "f16c" "fma" "avx2" "avxvnni"
+        "avx512f" "avx512bw" "avx512dq" "avx512vl" "avx512vnni" "avx512bf16" "avx512fp16");
     #[cfg(target_arch = "aarch64")]
     return detected!(is_aarch64_feature_detected: "neon" "fp16" "dotprod" "bf16" "i8mm" "sve" "sve2");
     #[cfg(not(any(target_arch = "x86", target_arch = "x86_64", target_arch = "aarch64")))]

@@ -121,8 +121,8 @@ pub(super) fn decode(bytes: &[u8], limits: &DecodeLimits) -> Result<Image> {
     Image::from_rgb8(width as usize, height as usize, rgb8(picture)?)
 }
 
-/// The most memory that decoding holds at once: the samples as decoded, and beside them the coefficients from which they
-/// come, then a turned copy, then one of three bytes a pixel.
+/// The most memory that decoding holds at once: the samples as decoded, and beside them the coefficients from which
+/// they come, then a turned copy, then one of three bytes a pixel.
 fn peak_bytes(decoder: &impl ImageDecoder, orientation: Option<Orientation>, jpeg: Option<&Headers>) -> u64 {
     let (width, height) = decoder.dimensions();
     let samples = decoder.total_bytes();

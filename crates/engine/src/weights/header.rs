@@ -15,7 +15,8 @@ pub(super) fn check_len(header_len: u64, file_len: u64) -> Result<()> {
     if file_len < 8 {
         return Err(Error::format("", "is not a safetensors file: shorter than eight bytes"));
     }
-    if header_len > MAX_HEADER_BYTES || header_len > file_len - 8 {
+    // The shortest header is an empty object.
+    if header_len < 2 || header_len > MAX_HEADER_BYTES || header_len > file_len - 8 {
         let message = format!(
             "is not a safetensors file: says its header has {header_len} bytes, the file has {file_len}"
         );
@@ -113,6 +114,7 @@ mod tests {
     fn lengths_that_lie_are_refused() {
         assert!(check(b"").is_err());
         assert!(check(&u64::MAX.to_le_bytes()).is_err());
+        assert!(check(&[0; 64]).is_err());
         assert!(check_len(MAX_HEADER_BYTES + 1, u64::MAX).is_err());
         assert!(check_len(8, 16).is_ok());
     }

@@ -31,11 +31,12 @@ pub(crate) struct Weights<'a> {
 /// announce no possible header.
 pub(crate) fn read_file(path: &Path) -> Result<Vec<u8>> {
     let io = |cause| Error::io("", cause);
-    let mut file = File::open(path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
+    // Opening a pipe would wait for its writer, so this comes first.
+    if !std::fs::metadata(path).map_err(io)?.is_file() {
         return Err(Error::format("", "is not a regular file"));
     }
+    let mut file = File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
     let mut start = [0; 8];
     if metadata.len() >= 8 {
         file.read_exact(&mut start).map_err(io)?;

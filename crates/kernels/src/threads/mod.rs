@@ -1,6 +1,10 @@
 //! The threads that kernels run on.
 
+mod sync;
 mod team;
+
+#[cfg(all(test, ferroyolo_loom))]
+mod loom_models;
 
 use std::fmt;
 use std::io;
@@ -84,7 +88,7 @@ impl std::error::Error for ThreadsError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(ferroyolo_loom)))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

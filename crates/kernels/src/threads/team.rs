@@ -6,21 +6,26 @@
 //! only those who joined are waited for.
 
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
+
+use super::sync::{
+    Arc, AtomicBool, AtomicU64, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, Ordering, PoisonError,
+    UnsafeCell, fence, n_cpus, spin_loop, yield_now,
+};
+
+/// A model tries out every way that a wait can go, so there it has to be short.
+const MODEL: bool = cfg!(all(test, ferroyolo_loom));
 
 /// Pauses before an idle helper gives its time slice away: some 50 microseconds.
-const SPINS: usize = 2000;
+const SPINS: usize = if MODEL { 1 } else { 2000 };
 
 /// Time slices given away before it sleeps.
-const YIELDS: usize = 200;
+const YIELDS: usize = if MODEL { 1 } else { 200 };
 
 /// Pauses for which a caller waits for helpers before it gives its time slice away.
-const CLOSE_SPINS: usize = 10_000;
+const CLOSE_SPINS: usize = if MODEL { 0 } else { 10_000 };
 
 /// The bit of [`Shared::gate`] that lets helpers join, above the count of those who have.
 const OPEN: u64 = 1 << 31;
@@ -83,11 +88,11 @@ impl Team {
             panic: Mutex::new(None),
         });
         // With more threads than CPUs, a helper that spins takes the CPU from one that works.
-        let spins = if n <= thread::available_parallelism().map_or(1, usize::from) { SPINS } else { 0 };
+        let spins = if n <= n_cpus() { SPINS } else { 0 };
         let mut team = Team { shared, helpers: Vec::new(), busy: AtomicBool::new(false) };
         for worker in 1..n {
             let shared = Arc::clone(&team.shared);
-            let builder = thread::Builder::new().name(format!("ferroyolo-{worker}"));
+            let builder = Builder::new().name(format!("ferroyolo-{worker}"));
             // If the system refuses one, dropping the team ends those that were started.
             team.helpers.push(builder.spawn(move || shared.help(worker, spins))?);
         }
@@ -132,7 +137,7 @@ impl Team {
 
 impl Drop for Team {
     fn drop(&mut self) {
-        self.shared.stop.store(true, Ordering::SeqCst);
+        self.shared.stop.store(true, Ordering::Release);
         self.shared.wake_all();
         for helper in self.helpers.drain(..) {
             // A helper catches the panics of its tasks and has none of its own.
@@ -165,13 +170,14 @@ impl Shared {
         // the caller's `Region` runs before `task` ends, waits until all have left.
         let task = unsafe { std::mem::transmute::<&Task<'_>, &'static Task<'static>>(task) };
         // SAFETY: the gate is closed and empty, so no helper reads; `busy` keeps other callers out.
-        unsafe { *self.job.get() = Job { task, n_tasks } };
+        self.job.with_mut(|job| unsafe { *job = Job { task, n_tasks } });
         self.next.store(0, Ordering::Relaxed);
         let number = (self.gate.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        self.gate.store((number << 32) | OPEN, Ordering::SeqCst);
+        self.gate.store((number << 32) | OPEN, Ordering::Release);
         // A helper counts itself as sleeping before it looks at the gate for the last time, so either it is seen here
-        // or it sees the gate.
-        if self.n_sleeping.load(Ordering::SeqCst) > 0 {
+        // or it sees the gate. The fence pairs with the one in `wait_for_loop`.
+        fence(Ordering::SeqCst);
+        if self.n_sleeping.load(Ordering::Relaxed) > 0 {
             self.wake_all();
         }
     }
@@ -183,9 +189,9 @@ impl Shared {
         while self.gate.load(Ordering::Acquire) & COUNT != 0 {
             spins += 1;
             if spins < CLOSE_SPINS {
-                std::hint::spin_loop();
+                spin_loop();
             } else {
-                thread::yield_now();
+                yield_now();
             }
         }
     }
@@ -210,7 +216,7 @@ impl Shared {
             }
             // SAFETY: this helper is in the gate: the caller wrote the job before it opened it, and neither changes it
             // nor ends the task before this helper leaves.
-            let Job { task, n_tasks } = unsafe { *self.job.get() };
+            let Job { task, n_tasks } = self.job.with(|job| unsafe { *job });
             // SAFETY: as above.
             let task = unsafe { &*task };
             if let Err(payload) = catch_unwind(AssertUnwindSafe(|| self.work(task, n_tasks, worker))) {
@@ -235,32 +241,37 @@ impl Shared {
 
     /// The number of the first loop after `seen`, or `None` when the team ends.
     fn wait_for_loop(&self, seen: u64, spins: usize) -> Option<u64> {
-        let news = |order: Ordering| {
-            let number = self.gate.load(order) >> 32;
-            if self.stop.load(order) { Some(None) } else { (number != seen).then_some(Some(number)) }
+        let news = || {
+            let number = self.gate.load(Ordering::Acquire) >> 32;
+            if self.stop.load(Ordering::Acquire) {
+                Some(None)
+            } else {
+                (number != seen).then_some(Some(number))
+            }
         };
         for round in 0..spins + YIELDS {
-            if let Some(news) = news(Ordering::Acquire) {
+            if let Some(news) = news() {
                 return news;
             }
             if spins == 0 || self.n_attentive.load(Ordering::Relaxed) == 0 {
                 break;
             }
             if round < spins {
-                std::hint::spin_loop();
+                spin_loop();
             } else {
-                thread::yield_now();
+                yield_now();
             }
         }
         let mut guard = self.sleep.lock().unwrap_or_else(PoisonError::into_inner);
-        self.n_sleeping.fetch_add(1, Ordering::SeqCst);
+        self.n_sleeping.fetch_add(1, Ordering::Relaxed);
+        fence(Ordering::SeqCst);
         let news = loop {
-            if let Some(news) = news(Ordering::SeqCst) {
+            if let Some(news) = news() {
                 break news;
             }
             guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         };
-        self.n_sleeping.fetch_sub(1, Ordering::SeqCst);
+        self.n_sleeping.fetch_sub(1, Ordering::Relaxed);
         news
     }
 

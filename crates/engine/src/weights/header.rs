@@ -16,7 +16,7 @@ pub(super) fn check_len(header_len: u64, file_len: u64) -> Result<()> {
         return Err(Error::format("", "is not a safetensors file: shorter than eight bytes"));
     }
     // The shortest header is an empty object.
-    if header_len < 2 || header_len > MAX_HEADER_BYTES || header_len > file_len - 8 {
+    if !(2..=MAX_HEADER_BYTES.min(file_len - 8)).contains(&header_len) {
         let message = format!(
             "is not a safetensors file: says its header has {header_len} bytes, the file has {file_len}"
         );

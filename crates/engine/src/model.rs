@@ -91,14 +91,16 @@ impl Model {
 
     fn load(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
         let (document, weights) = weights::read(bytes)?;
-        if document.task != "detect" {
-            return Err(Error::unsupported(
-                "task",
-                format!("{:?} is not supported, only \"detect\" is", document.task),
-            ));
-        }
+        let task = Task::by_name(&document.task)
+            .ok_or_else(|| Error::unsupported("task", format!("{:?} is no known task", document.task)))?;
         let n_parameters = weights.n_parameters();
         let (graph, head) = modules::build_network(&document, weights)?;
+        if head.task() != task {
+            return Err(Error::format(
+                "task",
+                format!("the file says {:?}, but its head is for {:?}", document.task, head.task().as_str()),
+            ));
+        }
         let cpu = Cpu::new(options.threads, options.isa)?;
         let stride = head.strides.iter().copied().max().unwrap_or(1);
         let text =
@@ -127,7 +129,7 @@ impl Model {
     /// What the network was trained for.
     #[must_use]
     pub fn task(&self) -> Task {
-        Task::Detect
+        self.inner.network.head().task()
     }
 
     /// Class names by index.

@@ -10,7 +10,7 @@ use crate::graph::Plan;
 use crate::image::{Image, InputSpec, Letterbox, LetterboxScratch, Placement};
 use crate::model::{Head, Inner};
 use crate::network::{Branches, PlanKey, StepInfo};
-use crate::results::{Boxes, Results, Speed};
+use crate::results::{Boxes, Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
 use crate::tasks::nms::{Candidate, NmsOptions, nms};
 use crate::tensor::{Tensor, TensorView};
@@ -221,6 +221,10 @@ impl Session {
     pub fn predict(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
         let Some(first) = images.first() else { return Ok(Vec::new()) };
         self.check(options)?;
+        let task = self.model.network.head().task();
+        if task != Task::Detect {
+            return Err(Error::unsupported("task", format!("networks for {task} give raw tensors only")));
+        }
         let branches = self.branches(options.head)?;
         let start = Instant::now();
 

@@ -3,6 +3,7 @@
 use super::{ModuleNode, build_single, yolox};
 use crate::error::{Error, Result};
 use crate::graph::{Builder, ValueId};
+use crate::results::Task;
 use crate::weights::Document;
 
 /// Boxes a one-to-one branch gives where the head does not say.
@@ -63,6 +64,11 @@ impl Branch {
 }
 
 impl DetectHead {
+    /// What the head is for.
+    pub(crate) fn task(&self) -> Task {
+        Task::Detect
+    }
+
     /// All values that any branch decodes.
     pub(crate) fn outputs(&self) -> Vec<ValueId> {
         let mut outputs = self.one2many.outputs();

@@ -23,6 +23,18 @@ pub use json::{Corners, Record};
 pub enum Task {
     /// Boxes around objects.
     Detect,
+    /// Boxes, and a mask of each object.
+    Segment,
+    /// Boxes, and the keypoints of each object.
+    Pose,
+    /// Boxes that are turned with their objects.
+    Obb,
+    /// What the whole picture shows.
+    Classify,
+    /// The class of every pixel.
+    Semantic,
+    /// The distance of every pixel from the camera.
+    Depth,
 }
 
 impl Task {
@@ -31,7 +43,20 @@ impl Task {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Detect => "detect",
+            Self::Segment => "segment",
+            Self::Pose => "pose",
+            Self::Obb => "obb",
+            Self::Classify => "classify",
+            Self::Semantic => "semantic",
+            Self::Depth => "depth",
         }
+    }
+
+    /// The task of this name, as [`Task::as_str`] gives it.
+    pub(crate) fn by_name(name: &str) -> Option<Self> {
+        let all =
+            [Self::Detect, Self::Segment, Self::Pose, Self::Obb, Self::Classify, Self::Semantic, Self::Depth];
+        all.into_iter().find(|task| task.as_str() == name)
     }
 }
 

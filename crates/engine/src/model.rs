@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ferroyolo_kernels::Isa;
+use serde::{Deserialize, Serialize};
 
 use crate::backend::{Cpu, Device, Precision};
 use crate::error::{Error, Result};
@@ -32,7 +33,7 @@ pub struct ModelOptions {
 }
 
 /// One set of outputs that a head may have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Head {
     /// One-to-many, as current releases of the original software do.
     #[default]

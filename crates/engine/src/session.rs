@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferroyolo_kernels::{Arena, clear_halo, load_planar};
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::graph::Plan;
@@ -22,7 +23,7 @@ const MAX_BATCH: usize = 4096;
 const MAX_SIDE: usize = 8192;
 
 /// What counts as a detection, and how pictures are fitted to the network.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PredictOptions {
     /// Input size `[height, width]` in pixels; the checkpoint's own if absent.
     pub imgsz: Option<[usize; 2]>,

@@ -1,5 +1,7 @@
 //! The boxes of a picture.
 
+use serde::{Deserialize, Serialize};
+
 /// One box with its class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
@@ -15,7 +17,7 @@ pub struct Detection {
 ///
 /// `xyxy` are left, top, right and bottom edges, `xywh` center, width and height, in pixels of the picture. With a
 /// trailing `n` they are shares of the picture's width and height.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Boxes {
     orig_shape: [usize; 2],
     xyxy: Vec<[f32; 4]>,

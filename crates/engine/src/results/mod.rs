@@ -10,14 +10,14 @@ use std::fmt::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use boxes::{Boxes, Detection};
 pub use draw::PlotOptions;
 pub use json::{Corners, Record};
 
 /// What a network was trained for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Task {
@@ -67,7 +67,7 @@ impl fmt::Display for Task {
 }
 
 /// How long a picture took, in milliseconds. In a batch, its share.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
     /// Scaling and padding.
     pub preprocess_ms: f64,
@@ -78,7 +78,9 @@ pub struct Speed {
 }
 
 /// What was found in one picture.
-#[derive(Clone, Debug, PartialEq)]
+///
+/// With serde it travels between processes, whole and exactly; [`Results::to_json`] is what people read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Results {
     /// What the network was trained for.

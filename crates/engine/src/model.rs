@@ -214,11 +214,18 @@ impl Model {
     /// May be called from any number of threads: each call takes idle working memory, or makes new. A thread that
     /// wants to keep its memory uses a [`Session`].
     pub fn predict(&self, image: &Image, options: &PredictOptions) -> Result<Results> {
-        let mut session = Session::new(Arc::clone(&self.inner), self.inner.take_idle());
-        let results = session.predict(&[image], options);
-        self.inner.put_idle(session.into_state());
-        let mut results = results?;
+        let mut results = self.predict_batch(&[image], options)?;
         results.pop().ok_or_else(|| Error::shape("results", "no result for the picture"))
+    }
+
+    /// Finds the objects in several pictures, which go through the network at once; results in the same order.
+    ///
+    /// As [`Model::predict`], it may be called from any number of threads.
+    pub fn predict_batch(&self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
+        let mut session = Session::new(Arc::clone(&self.inner), self.inner.take_idle());
+        let results = session.predict(images, options);
+        self.inner.put_idle(session.into_state());
+        results
     }
 }
 

@@ -7,9 +7,10 @@ use std::sync::OnceLock;
 use std::time::Instant;
 
 use ferroyolo_kernels::{
-    Activation, Arena, Attention, Context, Conv2d, ConvSpec, Depthwise2d, DepthwiseSpec, Isa, MaxPool2d,
-    PackedConv, PackedDepthwise, Scratch, Threads, View, activate, add, attention, attention_scratch_len,
-    conv2d, depthwise2d, dfl_planar, max_over_channels, max_pool2d, store_planar, upsample_nearest,
+    Activation, Arena, Attention, Context, Conv2d, ConvSpec, ConvTranspose2d, Depthwise2d, DepthwiseSpec,
+    Isa, MaxPool2d, PackedConv, PackedConvTranspose, PackedDepthwise, Scratch, Threads, View, activate, add,
+    attention, attention_scratch_len, avg_pool2d, conv_transpose2d, conv2d, depthwise2d, dfl_planar,
+    global_avg_pool, max_over_channels, max_pool2d, resize_bilinear, store_planar, upsample_nearest,
 };
 
 /// Rounds over all benches; the minimum and the median over them are shown.
@@ -227,11 +228,20 @@ fn all(isa: Isa, n_threads: usize) -> Vec<Bench> {
         benches.push(conv(isa, n_threads, ic, oc, k, stride, size));
     }
     for (c, size) in [(64, 80), (80, 80), (128, 40), (80, 40), (256, 20), (80, 20)] {
-        benches.push(depthwise(isa, n_threads, c, size));
+        benches.push(depthwise(isa, n_threads, c, 3, size));
+    }
+    for (c, k, size) in [(64, 7, 40), (128, 7, 20), (256, 7, 20), (64, 5, 80)] {
+        benches.push(depthwise(isa, n_threads, c, k, size));
+    }
+    for (c, size) in [(64, 80), (128, 40)] {
+        benches.push(transposed(isa, n_threads, c, size));
     }
     benches.push(others(isa, n_threads, "pool", 128, 20));
     benches.push(others(isa, n_threads, "upsample", 128, 20));
     benches.push(others(isa, n_threads, "upsample", 128, 40));
+    benches.push(others(isa, n_threads, "bilinear", 256, 40));
+    benches.push(others(isa, n_threads, "average", 128, 80));
+    benches.push(others(isa, n_threads, "average of all", 1280, 7));
     benches.push(others(isa, n_threads, "add", 64, 40));
     benches.push(others(isa, n_threads, "silu", 64, 40));
     benches.push(others(isa, n_threads, "planar", 80, 80));
@@ -243,8 +253,8 @@ fn all(isa: Isa, n_threads: usize) -> Vec<Bench> {
 
 /// Two buffers of the same number of channels, the second `factor` times as wide and high, in an arena of noise.
 fn buffers(c: usize, size: usize, factor: usize, scratch_len: usize) -> (Arena, View, View, Scratch) {
-    let input = View::buffer(0, 1, size, size, c, 1);
-    let output_at = View::buffer_len(1, size, size, c, 1).next_multiple_of(16);
+    let input = View::buffer(0, 1, size, size, c, 3);
+    let output_at = View::buffer_len(1, size, size, c, 3).next_multiple_of(16);
     let output = View::buffer(output_at, 1, size * factor, size * factor, c, 1);
     let end = output_at + View::buffer_len(1, size * factor, size * factor, c, 1);
     let scratch = Scratch { offset: end.next_multiple_of(16), len: scratch_len };
@@ -255,14 +265,30 @@ fn buffers(c: usize, size: usize, factor: usize, scratch_len: usize) -> (Arena, 
     (arena, input, output, scratch)
 }
 
-fn depthwise(isa: Isa, n_threads: usize, c: usize, size: usize) -> Bench {
-    let spec = DepthwiseSpec { c, kernel: [3; 2], stride: [1; 2], padding: [1; 2] };
-    let weight: Vec<f32> = (0..c * 9).map(|i| (i % 13) as f32 * 0.01 - 0.06).collect();
+fn transposed(isa: Isa, n_threads: usize, c: usize, size: usize) -> Bench {
+    let weight: Vec<f32> = (0..c * c * 4).map(|i| (i % 13) as f32 * 0.01 - 0.06).collect();
+    let weights = PackedConvTranspose::new([c; 2], [2; 2], &weight, None);
+    let (mut arena, input, output, _) = buffers(c, size, 2, 0);
+    let threads = Threads::new(n_threads).expect("threads");
+    Bench {
+        name: format!("transposed/{c}->{c} k2 s2 @{}/{}", 2 * size, isa.name()),
+        work: 2.0 * (4 * size * size * c * c) as f64,
+        unit: "F",
+        run: Box::new(move || {
+            let op = ConvTranspose2d { weights: &weights, activation: Activation::None, input, output };
+            conv_transpose2d(Context { isa, threads: &threads }, &mut arena, &op);
+        }),
+    }
+}
+
+fn depthwise(isa: Isa, n_threads: usize, c: usize, k: usize, size: usize) -> Bench {
+    let spec = DepthwiseSpec { c, kernel: [k; 2], stride: [1; 2], padding: [k / 2; 2] };
+    let weight: Vec<f32> = (0..c * k * k).map(|i| (i % 13) as f32 * 0.01 - 0.06).collect();
     let weights = PackedDepthwise::new(spec, &weight, None, None);
     let (mut arena, input, output, _) = buffers(c, size, 1, 0);
     let threads = Threads::new(n_threads).expect("threads");
     Bench {
-        name: format!("depthwise/{c} k3 s1 @{size}/{}", isa.name()),
+        name: format!("depthwise/{c} k{k} s1 @{size}/{}", isa.name()),
         work: 2.0 * (size * size * c * 4) as f64,
         unit: "B",
         run: Box::new(move || {
@@ -280,7 +306,7 @@ fn depthwise(isa: Isa, n_threads: usize, c: usize, size: usize) -> Bench {
 
 /// Kernels that move data; their rate is in bytes read and written.
 fn others(isa: Isa, n_threads: usize, what: &'static str, c: usize, size: usize) -> Bench {
-    let factor = if what == "upsample" { 2 } else { 1 };
+    let factor = if matches!(what, "upsample" | "bilinear") { 2 } else { 1 };
     let (mut arena, input, output, _) = buffers(c, size, factor, 0);
     let threads = Threads::new(n_threads).expect("threads");
     let mut planes = vec![0.0; c * size * size];
@@ -296,6 +322,14 @@ fn others(isa: Isa, n_threads: usize, what: &'static str, c: usize, size: usize)
                     let (kernel, stride, padding) = ([5; 2], [1; 2], [2; 2]);
                     max_pool2d(ctx, &mut arena, &MaxPool2d { kernel, stride, padding, input, output });
                 }
+                "average" => {
+                    let output = View { h: size - 1, w: size - 1, ..output };
+                    avg_pool2d(ctx, &mut arena, [[2; 2], [1; 2]], input, output);
+                }
+                "average of all" => {
+                    global_avg_pool(ctx, &mut arena, input, View { h: 1, w: 1, ..output });
+                }
+                "bilinear" => resize_bilinear(ctx, &mut arena, true, input, output),
                 "upsample" => upsample_nearest(ctx, &mut arena, 2, input, output),
                 "add" => add(ctx, &mut arena, input, output, output),
                 "silu" => activate(ctx, &mut arena, Activation::Silu, input, output),

@@ -10,11 +10,13 @@
 mod activation;
 mod arena;
 mod attention;
+mod average;
 mod conv;
 mod decode;
 mod depthwise;
 mod elementwise;
 mod isa;
+mod pad;
 mod pool;
 mod resize;
 mod simd;
@@ -24,13 +26,17 @@ mod view;
 pub use activation::{Activation, sigmoid};
 pub use arena::{Arena, ArenaError};
 pub use attention::{Attention, attention, attention_scratch_len};
-pub use conv::{Conv2d, ConvSpec, PackedConv, conv2d};
+pub use average::{avg_pool2d, global_avg_pool};
+pub use conv::{
+    Conv2d, ConvSpec, ConvTranspose2d, PackedConv, PackedConvTranspose, conv_transpose2d, conv2d,
+};
 pub use decode::{dfl, dfl_planar, load_planar, max_over_channels, store_planar};
 pub use depthwise::{Depthwise2d, DepthwiseSpec, PackedDepthwise, depthwise2d};
 pub use elementwise::{activate, add, clear_halo, copy};
 pub use isa::Isa;
+pub use pad::zero_pad;
 pub use pool::{MaxPool2d, max_pool2d};
-pub use resize::upsample_nearest;
+pub use resize::{resize_bilinear, upsample_nearest};
 pub use threads::{Threads, ThreadsError};
 pub use view::{Scratch, View};
 

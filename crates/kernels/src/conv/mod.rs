@@ -2,7 +2,10 @@
 
 mod direct;
 pub(crate) mod strip;
+mod transposed;
 mod winograd;
+
+pub use transposed::{ConvTranspose2d, PackedConvTranspose, conv_transpose2d};
 
 use crate::simd::LANES;
 use crate::view::Window;

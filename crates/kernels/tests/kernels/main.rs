@@ -7,5 +7,6 @@ mod conv;
 mod decode;
 mod depthwise;
 mod elementwise;
+mod maps;
 mod pool;
 mod support;

@@ -1,9 +1,28 @@
 //! Locked, per-thread, pooled, queued and process-isolated use of objects that serve one caller at a time.
+//!
+//! | you have | take |
+//! |---|---|
+//! | one instance, and callers that can wait for each other | [`Locked`], or [`locked()`] for a closure |
+//! | a fixed set of threads that all call, all the time | [`PerThread`] |
+//! | more callers than instances | [`Pool`] |
+//! | one shared value that is expensive to make | [`OnceInit`] |
+//!
+//! The module of each says when to choose it, what it costs and what it promises.
 
 #![forbid(unsafe_code)]
 
 pub mod error;
+mod factory;
+pub mod locked;
+pub mod once_init;
+pub mod per_thread;
+pub mod pool;
 mod sync;
 mod wait_list;
 
 pub use error::{AppError, JobError};
+pub use factory::Factory;
+pub use locked::{LockError, Locked, locked};
+pub use once_init::{OnceError, OnceInit};
+pub use per_thread::{PerThread, PerThreadError};
+pub use pool::{Pool, PoolError, PoolGuard};

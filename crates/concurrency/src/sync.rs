@@ -37,10 +37,6 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[derive(Clone, Debug)]
 pub(crate) enum Deadline {
     Never,
-    #[cfg_attr(
-        all(test, any(ferroyolo_loom, ferroyolo_shuttle)),
-        expect(dead_code, reason = "models have no clock")
-    )]
     At(Instant),
     /// Passes when a model says so: models have no clock, so a timeout is another thread that fires it.
     #[cfg(test)]
@@ -48,11 +44,7 @@ pub(crate) enum Deadline {
 }
 
 impl Deadline {
-    /// `timeout` from now. One too long for the clock never passes.
-    #[cfg_attr(
-        all(test, any(ferroyolo_loom, ferroyolo_shuttle)),
-        expect(dead_code, reason = "models have no clock")
-    )]
+    /// `timeout` from now. One too long for the clock never passes. Of no use to models, which have no clock.
     pub(crate) fn after(timeout: Duration) -> Deadline {
         Instant::now().checked_add(timeout).map_or(Deadline::Never, Deadline::At)
     }

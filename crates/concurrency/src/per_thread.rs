@@ -1,0 +1,206 @@
+//! One instance for each thread that asks: [`PerThread`].
+//!
+//! **Choose it** when a fixed set of threads of yours, such as a thread pool's, makes the calls, each all the time.
+//! Nobody ever waits. With many threads that call now and then take [`Pool`](crate::Pool), which needs as many instances
+//! as calls at a time rather than as threads.
+//!
+//! **It costs** an instance for each thread, made at its first call, and two uncontended mutex operations a call. What
+//! the [`Factory`] shares, such as weights, is there once.
+//!
+//! **It promises**
+//! - an instance is used by the thread it was made for, and by no other;
+//! - no lock is held while a caller's code runs: neither the factory, nor the closure, nor a destructor;
+//! - an instance whose user panicked is dropped, and the thread gets a new one at its next call;
+//! - when a thread ends, its instances are dropped; no later thread inherits them, for identities are never reused;
+//! - a call from inside a call on the same `PerThread` is [`PerThreadError::Reentrant`].
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use ferroyolo_concurrency::PerThread;
+//!
+//! let buffers = PerThread::new(|| Ok::<_, Infallible>(Vec::new()));
+//! std::thread::scope(|scope| {
+//!     for idx in 0..4 {
+//!         let buffers = &buffers;
+//!         scope.spawn(move || {
+//!             let len = buffers.with(|own| {
+//!                 own.push(idx);
+//!                 own.len()
+//!             });
+//!             assert_eq!(len, Ok(1), "a thread sees what it put there, nothing else");
+//!         });
+//!     }
+//! });
+//! ```
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Weak};
+
+use crate::Factory;
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{Mutex, lock};
+
+/// Why a call of [`PerThread`] did not run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PerThreadError<E> {
+    /// The calling thread is inside a call already.
+    Reentrant,
+    /// The thread's instance could not be made. Its next call tries again.
+    Make(E),
+}
+
+impl<E: fmt::Display> fmt::Display for PerThreadError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PerThreadError::Reentrant => f.write_str("this thread uses its instance already"),
+            PerThreadError::Make(error) => write!(f, "cannot make the thread's instance: {error}"),
+        }
+    }
+}
+
+impl<E: Error + 'static> Error for PerThreadError<E> {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            PerThreadError::Reentrant => None,
+            PerThreadError::Make(error) => Some(error),
+        }
+    }
+}
+
+/// An instance for each thread, made at its first call. See the [module](self).
+pub struct PerThread<F: Factory> {
+    factory: F,
+    slots: Arc<Slots<F::Instance>>,
+}
+
+struct Slots<I> {
+    by_thread: Mutex<HashMap<ThreadId, Slot<I>>>,
+}
+
+enum Slot<I> {
+    InUse,
+    Ready(Box<I>),
+}
+
+impl<F: Factory> PerThread<F>
+where
+    F::Instance: 'static,
+{
+    /// Makes nothing yet.
+    pub fn new(factory: F) -> PerThread<F> {
+        PerThread { factory, slots: Arc::new(Slots { by_thread: Mutex::new(HashMap::new()) }) }
+    }
+
+    /// Runs `f` on this thread's instance, and makes that first if there is none.
+    ///
+    /// Errors with [`PerThreadError::Make`] and [`PerThreadError::Reentrant`]. A panic of `f` drops the instance and
+    /// goes on.
+    pub fn with<R>(&self, f: impl FnOnce(&mut F::Instance) -> R) -> Result<R, PerThreadError<F::Error>> {
+        let me = thread::current().id();
+        let ready = match lock(&self.slots.by_thread).insert(me, Slot::InUse) {
+            Some(Slot::InUse) => return Err(PerThreadError::Reentrant),
+            Some(Slot::Ready(instance)) => Some(instance),
+            None => None,
+        };
+        // From here on the slot is freed also by an error and by a panic, after the instance is dropped.
+        let mut claim = Claim { slots: &self.slots, thread: me, is_kept: false };
+        let (mut instance, is_watched) = match ready {
+            Some(instance) => (instance, true),
+            None => {
+                let instance = Box::new(self.factory.make().map_err(PerThreadError::Make)?);
+                (instance, watch_exit(&self.slots))
+            }
+        };
+        let result = f(&mut instance);
+        if is_watched {
+            claim.is_kept = true;
+            lock(&self.slots.by_thread).insert(me, Slot::Ready(instance));
+        }
+        Ok(result)
+    }
+
+    /// How many threads have an instance, or are making one.
+    pub fn len(&self) -> usize {
+        lock(&self.slots.by_thread).len()
+    }
+
+    /// Whether no thread has an instance.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What makes the instances.
+    pub fn factory(&self) -> &F {
+        &self.factory
+    }
+}
+
+impl<F: Factory> fmt::Debug for PerThread<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n_instances = lock(&self.slots.by_thread).len();
+        f.debug_struct("PerThread").field("n_instances", &n_instances).finish_non_exhaustive()
+    }
+}
+
+/// Frees a thread's slot unless an instance was put there.
+struct Claim<'a, I> {
+    slots: &'a Slots<I>,
+    thread: ThreadId,
+    is_kept: bool,
+}
+
+impl<I> Drop for Claim<'_, I> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            let in_use = lock(&self.slots.by_thread).remove(&self.thread);
+            drop(in_use);
+        }
+    }
+}
+
+/// What is told that a thread ends.
+trait Evict {
+    fn evict(&self, thread: ThreadId);
+}
+
+impl<I: Send> Evict for Slots<I> {
+    fn evict(&self, thread: ThreadId) {
+        let slot = lock(&self.by_thread).remove(&thread);
+        // A panic here would end the process: the thread's locals are being destroyed.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(slot)));
+    }
+}
+
+/// Lives as long as its thread; whoever has an instance for the thread is on the list.
+#[derive(Default)]
+struct ExitList(RefCell<Vec<Weak<dyn Evict>>>);
+
+impl Drop for ExitList {
+    fn drop(&mut self) {
+        let me = thread::current().id();
+        for slots in mem::take(&mut *self.0.borrow_mut()).iter().filter_map(Weak::upgrade) {
+            slots.evict(me);
+        }
+    }
+}
+
+std::thread_local! {
+    static EXIT_LIST: ExitList = ExitList::default();
+}
+
+/// Sees to it that `slots` are told when this thread ends. `false` if it is ending already.
+fn watch_exit<I: Send + 'static>(slots: &Arc<Slots<I>>) -> bool {
+    let weak: Weak<Slots<I>> = Arc::downgrade(slots);
+    let add = |list: &ExitList| {
+        let mut list = list.0.borrow_mut();
+        list.retain(|slots| slots.strong_count() > 0);
+        list.push(weak);
+    };
+    EXIT_LIST.try_with(add).is_ok()
+}

@@ -9,7 +9,7 @@ use crate::backend::Cpu;
 use crate::error::Result;
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
 use crate::modules::{Branch, DetectHead};
-use crate::ops::{Op, PackedWeights, StepIo};
+use crate::ops::{PackedWeights, StepIo};
 
 /// Plans that are kept. Pictures of many proportions each want their own.
 const MAX_PLANS: usize = 32;
@@ -58,10 +58,9 @@ impl Network {
         let weights = std::mem::take(&mut graph.weights);
         let mut packed = Vec::with_capacity(weights.len());
         for node in &mut graph.nodes {
-            if let Op::Conv2d(conv) = &mut node.op {
-                let packed_idx = packed.len();
-                packed.push(PackedWeights::pack(conv, &weights[conv.weights]));
-                conv.weights = packed_idx;
+            if let Some((values, index)) = node.op.pack(&weights) {
+                *index = packed.len();
+                packed.push(values);
             }
         }
         Self { cpu, graph, packed, head, plans: Mutex::new(Vec::new()) }

@@ -110,9 +110,9 @@ impl Kernel for Means {
                     let mean = sum.div(n);
                     let at = self.y.add(p * self.out_step + c);
                     if left == LANES {
-                        mean.store(at)
+                        mean.store(at);
                     } else {
-                        mean.store_partial(at, left)
+                        mean.store_partial(at, left);
                     }
                     c += LANES;
                 }

@@ -107,9 +107,9 @@ impl Kernel for Mixed {
                     let below = bottom_right.mul_add(to_right, bottom_left.mul(to_left));
                     let mixed = below.mul_add(down, above.mul(up));
                     if n == LANES {
-                        mixed.store(y.add(c))
+                        mixed.store(y.add(c));
                     } else {
-                        mixed.store_partial(y.add(c), n)
+                        mixed.store_partial(y.add(c), n);
                     }
                     c += LANES;
                 }

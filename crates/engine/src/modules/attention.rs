@@ -41,7 +41,8 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
 
     let scale =
         if m.attr("scale").is_some() { m.float("scale")? as f32 } else { (key_dim as f32).powf(-0.5) };
-    let attended = b.push(m.path(), Op::Attention(Attention { heads, key_dim, head_dim, scale }), &[qkv])?;
+    let attended =
+        b.push(m.path(), Op::Attention(Attention { heads, key_dim, head_dim, areas: 1, scale }), &[qkv])?;
     let values = b.slice(m.path(), qkv, 2 * heads * key_dim, n_values)?;
     let position = build_single(b, &m.child("pe")?, values)?;
     let sum = b.add(m.path(), attended, position)?;

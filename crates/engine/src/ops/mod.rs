@@ -5,11 +5,17 @@
 
 pub(crate) mod add;
 pub(crate) mod attention;
+pub(crate) mod avg_pool2d;
 pub(crate) mod concat;
 pub(crate) mod conv2d;
+pub(crate) mod conv_transpose2d;
+pub(crate) mod global_avg_pool;
 pub(crate) mod max_pool2d;
+pub(crate) mod resize_bilinear;
 pub(crate) mod slice;
 pub(crate) mod upsample;
+pub(crate) mod upsample_like;
+pub(crate) mod zero_pad;
 
 #[cfg(test)]
 mod tests;
@@ -18,21 +24,36 @@ use ferroyolo_kernels::{Arena, Context, Scratch, View};
 
 pub(crate) use add::Add;
 pub(crate) use attention::Attention;
+pub(crate) use avg_pool2d::AvgPool2d;
 pub(crate) use concat::Concat;
+pub(crate) use conv_transpose2d::ConvTranspose2d;
 pub(crate) use conv2d::{Conv2d, ConvWeights, PackedWeights};
+pub(crate) use global_avg_pool::GlobalAvgPool;
 pub(crate) use max_pool2d::MaxPool2d;
+pub(crate) use resize_bilinear::ResizeBilinear;
 pub(crate) use slice::Slice;
 pub(crate) use upsample::Upsample;
+pub(crate) use upsample_like::UpsampleLike;
+pub(crate) use zero_pad::ZeroPad;
 
 /// Height and width of a value, in cells.
 pub(crate) type Hw = [usize; 2];
+
+/// More cells than this in one direction are a mistake, and their number would overflow further on.
+const MAX_SIDE: usize = 1 << 24;
 
 /// One operation with its attributes.
 #[derive(Clone, Debug)]
 pub(crate) enum Op {
     Conv2d(Conv2d),
+    ConvTranspose2d(ConvTranspose2d),
     MaxPool2d(MaxPool2d),
+    AvgPool2d(AvgPool2d),
+    GlobalAvgPool(GlobalAvgPool),
     Upsample(Upsample),
+    UpsampleLike(UpsampleLike),
+    ResizeBilinear(ResizeBilinear),
+    ZeroPad(ZeroPad),
     Concat(Concat),
     Slice(Slice),
     Add(Add),
@@ -81,11 +102,26 @@ pub(crate) struct StepIo<'a> {
 }
 
 impl Op {
+    /// The trained values of the op in the order in which its kernel reads them, and the place of their index.
+    pub(crate) fn pack(&mut self, weights: &[ConvWeights]) -> Option<(PackedWeights, &mut usize)> {
+        match self {
+            Self::Conv2d(op) => Some((PackedWeights::pack(op, &weights[op.weights]), &mut op.weights)),
+            Self::ConvTranspose2d(op) => Some((op.pack(&weights[op.weights]), &mut op.weights)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn kernel(&self) -> &dyn Kernel {
         match self {
             Self::Conv2d(op) => op,
+            Self::ConvTranspose2d(op) => op,
             Self::MaxPool2d(op) => op,
+            Self::AvgPool2d(op) => op,
+            Self::GlobalAvgPool(op) => op,
             Self::Upsample(op) => op,
+            Self::UpsampleLike(op) => op,
+            Self::ResizeBilinear(op) => op,
+            Self::ZeroPad(op) => op,
             Self::Concat(op) => op,
             Self::Slice(op) => op,
             Self::Add(op) => op,
@@ -106,6 +142,18 @@ fn window_extent(input: usize, kernel: usize, stride: usize, padding: usize) -> 
 /// The inputs as an array of the wanted number.
 fn exactly<const N: usize, T: Copy>(inputs: &[T]) -> Result<[T; N], String> {
     inputs.try_into().map_err(|_| format!("got {} inputs, expected {N}", inputs.len()))
+}
+
+/// The activation's value, for references.
+#[cfg(test)]
+fn activated(activation: ferroyolo_kernels::Activation, x: f64) -> f64 {
+    use ferroyolo_kernels::Activation;
+    match activation {
+        Activation::None => x,
+        Activation::Relu => x.max(0.0),
+        Activation::Silu => x / (1.0 + (-x).exp()),
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+    }
 }
 
 /// All `(a, b, c)` below the given extents, last one fastest.

@@ -6,7 +6,8 @@ use ferroyolo_kernels::{
 use proptest::prelude::*;
 
 use super::{
-    Add, Attention, Concat, Conv2d, ConvWeights, Hw, MaxPool2d, Op, PackedWeights, Slice, StepIo, Upsample,
+    Add, Attention, AvgPool2d, Concat, Conv2d, ConvTranspose2d, ConvWeights, GlobalAvgPool, Hw, Kernel as _,
+    MaxPool2d, Op, PackedWeights, ResizeBilinear, Slice, StepIo, Upsample, UpsampleLike, ZeroPad,
 };
 use crate::Tensor;
 
@@ -82,10 +83,7 @@ fn run(
 ) -> Tensor {
     let kernel = op.kernel();
     let shapes: Vec<[usize; 4]> = inputs.iter().map(|t| t.shape().try_into().expect("NCHW")).collect();
-    let packed: Vec<PackedWeights> = match op {
-        Op::Conv2d(conv) => weights.iter().map(|weights| PackedWeights::pack(conv, weights)).collect(),
-        _ => vec![],
-    };
+    let packed: Vec<PackedWeights> = op.clone().pack(weights).map(|(packed, _)| packed).into_iter().collect();
     let sizes: Vec<Hw> = shapes.iter().map(|&[_, _, h, w]| [h, w]).collect();
     let channels: Vec<usize> = shapes.iter().map(|shape| shape[1]).collect();
     let [h, w] = kernel.output_hw(&sizes).expect("inputs that fit");
@@ -240,8 +238,57 @@ fn data_movement() {
         check(&Op::Upsample(Upsample { factor: 3 }), &[], &[shape]);
         check(&Op::Add(Add), &[], &[shape, shape]);
         let [n, c, h, w] = shape;
+        for factor in [1, 2, 4] {
+            check(&Op::UpsampleLike(UpsampleLike), &[], &[shape, [n, 2, h * factor, w * factor]]);
+        }
+        check(&Op::ZeroPad(ZeroPad { top: 0, bottom: 1, left: 0, right: 1 }), &[], &[shape]);
+        check(&Op::ZeroPad(ZeroPad { top: 2, bottom: 0, left: 1, right: 3 }), &[], &[shape]);
         check(&Op::Concat(Concat), &[], &[shape, [n, c + 3, h, w], shape]);
     }
+}
+
+#[test]
+fn averages() {
+    for shape in [[1, 16, 8, 8], [2, 5, 9, 4], [1, 33, 13, 20]] {
+        check(&Op::AvgPool2d(AvgPool2d { kernel: 2, stride: 1 }), &[], &[shape]);
+        check(&Op::AvgPool2d(AvgPool2d { kernel: 3, stride: 2 }), &[], &[shape]);
+        check(&Op::GlobalAvgPool(GlobalAvgPool), &[], &[shape]);
+    }
+}
+
+#[test]
+fn bilinear() {
+    for shape in [[1, 16, 3, 5], [2, 7, 4, 4], [1, 1, 1, 1], [1, 40, 9, 2]] {
+        for (factor, align_corners) in [(2, true), (2, false), (3, true), (4, false), (1, true)] {
+            check(&Op::ResizeBilinear(ResizeBilinear { factor, align_corners }), &[], &[shape]);
+        }
+    }
+}
+
+#[test]
+fn conv_transpose() {
+    for channels in [[8, 16], [32, 32], [5, 7], [1, 40]] {
+        for (nhw, kernel) in [([1, 4, 5], [2, 2]), ([2, 3, 3], [2, 2]), ([1, 6, 2], [3, 1])] {
+            let ([ic, oc], [n, h, w]) = (channels, nhw);
+            let activation = if kernel == [2, 2] { Activation::None } else { Activation::Silu };
+            let op = ConvTranspose2d { in_channels: ic, out_channels: oc, kernel, activation, weights: 0 };
+            let weight = noise(ic * oc * kernel[0] * kernel[1], 13);
+            let weights = [ConvWeights { weight, bias: noise(oc, 14) }];
+            check(&Op::ConvTranspose2d(op), &weights, &[[n, ic, h, w]]);
+        }
+    }
+}
+
+#[test]
+fn attention_within_areas() {
+    for (heads, dim) in [(1, 8), (2, 32), (3, 7)] {
+        for ([n, h, w], areas) in [([1, 4, 4], 4), ([2, 6, 10], 4), ([1, 8, 5], 4), ([1, 6, 2], 3)] {
+            let op = Attention { heads, key_dim: dim, head_dim: dim, areas, scale: 0.3 };
+            check(&Op::Attention(op), &[], &[[n, heads * 3 * dim, h, w]]);
+        }
+    }
+    let op = Attention { heads: 1, key_dim: 2, head_dim: 2, areas: 4, scale: 1.0 };
+    assert_eq!(op.output_hw(&[[3, 5]]).unwrap_err(), "3x5 cells can't be cut into 4 equal areas");
 }
 
 #[test]
@@ -249,7 +296,7 @@ fn attention() {
     for (heads, key_dim, head_dim) in [(1, 4, 8), (2, 16, 32), (2, 32, 64), (3, 5, 7)] {
         for [n, h, w] in [[1, 4, 4], [2, 3, 7], [1, 20, 20]] {
             let scale = (key_dim as f32).powf(-0.5);
-            let op = Op::Attention(Attention { heads, key_dim, head_dim, scale });
+            let op = Op::Attention(Attention { heads, key_dim, head_dim, areas: 1, scale });
             check(&op, &[], &[[n, heads * (2 * key_dim + head_dim), h, w]]);
         }
     }
@@ -277,9 +324,16 @@ fn inputs_that_do_not_fit_are_told() {
     assert!(Op::Add(Add).kernel().output_channels(&[4, 5]).is_err());
     assert!(Op::Add(Add).kernel().output_hw(&[[1, 2], [2, 1]]).is_err());
     assert!(Op::Concat(Concat).kernel().output_hw(&[[1, 2], [2, 1]]).is_err());
-    let attention = Op::Attention(Attention { heads: 2, key_dim: 3, head_dim: 4, scale: 1.0 });
+    let attention = Op::Attention(Attention { heads: 2, key_dim: 3, head_dim: 4, areas: 1, scale: 1.0 });
     assert_eq!(attention.kernel().output_channels(&[20]), Ok(8));
     assert!(attention.kernel().output_channels(&[21]).is_err());
+    assert!(GlobalAvgPool.output_hw(&[[0, 4]]).is_err());
+    assert!(AvgPool2d { kernel: 2, stride: 1 }.output_hw(&[[1, 4]]).is_err());
+    for (from, to) in [([2, 2], [5, 4]), ([2, 2], [4, 8]), ([4, 4], [2, 2])] {
+        assert!(UpsampleLike.output_hw(&[from, to]).is_err());
+    }
+    let resize = ResizeBilinear { factor: 64, align_corners: true };
+    assert!(resize.output_hw(&[[1 << 20, 1]]).is_err());
 }
 
 proptest! {

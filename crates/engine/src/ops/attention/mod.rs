@@ -9,12 +9,15 @@ use super::{Hw, Kernel, PackedWeights, StepIo, exactly};
 /// `softmax(scale * q . k) v` for each head.
 ///
 /// The input's channels are queries of all heads, then keys of all heads (`heads * key_dim` each), then values
-/// (`heads * head_dim`); the output has those of the values. Cells are tokens, in row order.
+/// (`heads * head_dim`); the output has those of the values. Cells are tokens, in row order; they are cut into `areas`
+/// equal runs, and attend to their own run only.
 #[derive(Clone, Debug)]
 pub(crate) struct Attention {
     pub heads: usize,
     pub key_dim: usize,
     pub head_dim: usize,
+    /// One: every cell attends to the whole map.
+    pub areas: usize,
     pub scale: f32,
 }
 
@@ -33,11 +36,15 @@ impl Kernel for Attention {
     }
 
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
-        exactly(inputs).map(|[hw]| hw)
+        let [[h, w]] = exactly(inputs)?;
+        if !(h * w).is_multiple_of(self.areas) {
+            return Err(format!("{h}x{w} cells can't be cut into {} equal areas", self.areas));
+        }
+        Ok([h, w])
     }
 
     fn macs(&self, [h, w]: Hw) -> u64 {
-        (self.heads * (h * w).pow(2) * (self.key_dim + self.head_dim)) as u64
+        (self.heads * (h * w).pow(2) / self.areas * (self.key_dim + self.head_dim)) as u64
     }
 
     #[cfg(test)]
@@ -54,13 +61,18 @@ impl Kernel for Attention {
             let dot = |key| -> f64 {
                 (0..self.key_dim).map(|d| at(image, q + d, query) * at(image, k + d, key)).sum()
             };
-            let scores: Vec<f64> = (0..tokens).map(|key| dot(key) * f64::from(self.scale)).collect();
+            let area = tokens / self.areas;
+            let keys = query / area * area..(query / area + 1) * area;
+            let scores: Vec<f64> = keys.clone().map(|key| dot(key) * f64::from(self.scale)).collect();
             let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let weights: Vec<f64> = scores.iter().map(|score| (score - largest).exp()).collect();
             let total: f64 = weights.iter().sum();
             for d in 0..self.head_dim {
-                let sum: f64 =
-                    weights.iter().enumerate().map(|(key, weight)| weight * at(image, v + d, key)).sum();
+                let sum: f64 = weights
+                    .iter()
+                    .zip(keys.clone())
+                    .map(|(weight, key)| weight * at(image, v + d, key))
+                    .sum();
                 out.data_mut()[((image * self.heads + head) * self.head_dim + d) * tokens + query] =
                     (sum / total) as f32;
             }

@@ -2,7 +2,7 @@
 
 use ferroyolo_kernels::{
     Activation, Arena, Context, Conv2d as DenseCall, ConvSpec, Depthwise2d, DepthwiseSpec, PackedConv,
-    PackedDepthwise, conv2d, depthwise2d,
+    PackedConvTranspose, PackedDepthwise, conv2d, depthwise2d,
 };
 
 use super::{Conv2d, ConvWeights};
@@ -13,6 +13,7 @@ use crate::ops::{Hw, StepIo};
 pub(crate) enum PackedWeights {
     Dense(PackedConv),
     Depthwise(PackedDepthwise),
+    Transposed(PackedConvTranspose),
 }
 
 impl PackedWeights {
@@ -42,13 +43,14 @@ impl PackedWeights {
         match self {
             Self::Dense(packed) => packed.bytes(),
             Self::Depthwise(packed) => packed.bytes(),
+            Self::Transposed(packed) => packed.bytes(),
         }
     }
 
     pub(super) fn scratch_len(&self, [h, w]: Hw, threads: usize) -> usize {
         match self {
             Self::Dense(packed) => packed.scratch_len(h, w, threads),
-            Self::Depthwise(_) => 0,
+            Self::Depthwise(_) | Self::Transposed(_) => 0,
         }
     }
 
@@ -73,6 +75,7 @@ impl PackedWeights {
                 let output = io.output;
                 depthwise2d(context, arena, &Depthwise2d { weights, activation, input, output, residual });
             }
+            Self::Transposed(_) => unreachable!("the weights were packed for a convolution"),
         }
     }
 }

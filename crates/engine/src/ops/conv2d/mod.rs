@@ -96,13 +96,8 @@ impl Kernel for Conv2d {
                     sum += f64::from(pixel) * f64::from(weight[((o * ic + c) * kh + ky) * kw + kx]);
                 }
             }
-            let activated = match self.activation {
-                Activation::None => sum,
-                Activation::Relu => sum.max(0.0),
-                Activation::Silu => sum / (1.0 + (-sum).exp()),
-                other => panic!("no reference for {other:?}"),
-            };
-            *value = activated as f32 + inputs.get(1).map_or(0.0, |residual| residual.data()[idx]);
+            *value = super::activated(self.activation, sum) as f32
+                + inputs.get(1).map_or(0.0, |residual| residual.data()[idx]);
         }
         out
     }

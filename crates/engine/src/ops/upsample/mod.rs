@@ -4,10 +4,7 @@ mod cpu;
 
 use ferroyolo_kernels::{Arena, Context};
 
-use super::{Hw, Kernel, PackedWeights, StepIo, exactly};
-
-/// More cells than this in one direction are a mistake, and their number would overflow further on.
-const MAX_SIDE: usize = 1 << 24;
+use super::{Hw, Kernel, MAX_SIDE, PackedWeights, StepIo, exactly};
 
 /// Repeats every cell `factor` times in both directions.
 #[derive(Clone, Debug)]

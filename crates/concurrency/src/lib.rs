@@ -14,6 +14,8 @@
 pub mod error;
 mod factory;
 pub mod locked;
+#[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
+mod models;
 pub mod once_init;
 pub mod per_thread;
 pub mod pool;

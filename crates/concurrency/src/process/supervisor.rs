@@ -1,0 +1,186 @@
+//! When to start a worker again: a state machine without clock, threads or processes.
+//!
+//! Time is a duration since the pool was made and is passed in; chance comes from a seed. What it decides:
+//!
+//! - A worker that answered a job, or was idle for a while, had a healthy run; after its death the next start is
+//!   immediate.
+//! - After a run that was not healthy the slot waits: the first delay is `backoff`, each further one twice as long, up
+//!   to `max_backoff`, and of each a random share of up to a half is taken off, so that slots do not march in step.
+//! - More than `budget` such runs within `window`, over all slots, open the circuit: nothing is started for `cool_down`.
+//!   Then one slot may try. If its worker has a healthy run the circuit closes; if it dies the circuit opens again.
+//! - After [`Supervisor::close`] nothing is started.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// How eagerly dead workers are replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestartPolicy {
+    /// The delay after the first run that was not healthy.
+    pub backoff: Duration,
+    /// The longest delay.
+    pub max_backoff: Duration,
+    /// How many runs may be unhealthy within `window` before the circuit opens.
+    pub budget: u32,
+    /// The time that `budget` is for.
+    pub window: Duration,
+    /// How long the circuit stays open before one worker is tried.
+    pub cool_down: Duration,
+    /// After this long without a job a run is healthy.
+    pub healthy_after: Duration,
+}
+
+impl Default for RestartPolicy {
+    fn default() -> RestartPolicy {
+        RestartPolicy {
+            backoff: Duration::from_millis(20),
+            max_backoff: Duration::from_secs(5),
+            budget: 20,
+            window: Duration::from_secs(60),
+            cool_down: Duration::from_secs(10),
+            healthy_after: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What to do about starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Start this slot's worker.
+    Start(usize),
+    /// Nothing before this time.
+    At(Duration),
+    /// Nothing until something happens.
+    Idle,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Circuit {
+    Closed,
+    Open {
+        until: Duration,
+    },
+    /// One slot tries; `None` until it has been started.
+    HalfOpen {
+        probe: Option<usize>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    Down { start_at: Duration },
+    Up,
+}
+
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    policy: RestartPolicy,
+    slots: Vec<Slot>,
+    /// Unhealthy runs in a row, by slot.
+    n_failed: Vec<u32>,
+    /// When runs turned out unhealthy, within the window.
+    failures: VecDeque<Duration>,
+    circuit: Circuit,
+    closed: bool,
+    random: u64,
+}
+
+impl Supervisor {
+    pub(crate) fn new(policy: RestartPolicy, n_slots: usize, seed: u64) -> Supervisor {
+        Supervisor {
+            policy,
+            slots: vec![Slot::Down { start_at: Duration::ZERO }; n_slots],
+            n_failed: vec![0; n_slots],
+            failures: VecDeque::new(),
+            circuit: Circuit::Closed,
+            closed: false,
+            random: seed,
+        }
+    }
+
+    pub(crate) fn policy(&self) -> &RestartPolicy {
+        &self.policy
+    }
+
+    pub(crate) fn is_open(&self) -> bool {
+        self.circuit != Circuit::Closed
+    }
+
+    /// What to do now. A slot that is to be started counts as up from here on.
+    pub(crate) fn next(&mut self, now: Duration) -> Next {
+        if self.closed {
+            return Next::Idle;
+        }
+        match self.circuit {
+            Circuit::Open { until } if now < until => return Next::At(until),
+            Circuit::Open { .. } => self.circuit = Circuit::HalfOpen { probe: None },
+            Circuit::HalfOpen { probe: Some(_) } => return Next::Idle,
+            Circuit::HalfOpen { probe: None } | Circuit::Closed => {}
+        }
+        let down = self.slots.iter().enumerate().filter_map(|(idx, slot)| match slot {
+            Slot::Down { start_at } => Some((*start_at, idx)),
+            Slot::Up => None,
+        });
+        match down.min() {
+            None => Next::Idle,
+            Some((start_at, _)) if now < start_at => Next::At(start_at),
+            Some((_, idx)) => {
+                self.slots[idx] = Slot::Up;
+                if let Circuit::HalfOpen { probe } = &mut self.circuit {
+                    *probe = Some(idx);
+                }
+                Next::Start(idx)
+            }
+        }
+    }
+
+    /// The slot's worker has shown that it works: it answered a job, or was idle for long enough.
+    pub(crate) fn healthy(&mut self, idx: usize) {
+        self.n_failed[idx] = 0;
+        if self.circuit == (Circuit::HalfOpen { probe: Some(idx) }) {
+            self.circuit = Circuit::Closed;
+            self.failures.clear();
+        }
+    }
+
+    /// The slot's worker is dead, or could not be started at all.
+    pub(crate) fn died(&mut self, idx: usize, was_healthy: bool, now: Duration) {
+        debug_assert_eq!(self.slots[idx], Slot::Up, "a worker that was not started can't die");
+        if was_healthy {
+            self.healthy(idx);
+            self.slots[idx] = Slot::Down { start_at: now };
+            return;
+        }
+        let was_probe = self.circuit == Circuit::HalfOpen { probe: Some(idx) };
+        self.n_failed[idx] = self.n_failed[idx].saturating_add(1);
+        let delay = self.delay(self.n_failed[idx]);
+        self.slots[idx] = Slot::Down { start_at: now.saturating_add(delay) };
+        let since = now.saturating_sub(self.policy.window);
+        self.failures.push_back(now);
+        let budget = self.policy.budget as usize;
+        while self.failures.front().is_some_and(|at| *at < since) || self.failures.len() > budget + 1 {
+            self.failures.pop_front();
+        }
+        // An open circuit stays open for the time that was said: stragglers that die meanwhile do not prolong it.
+        let too_many = self.failures.len() > budget;
+        if was_probe || (too_many && self.circuit == Circuit::Closed) {
+            self.circuit = Circuit::Open { until: now.saturating_add(self.policy.cool_down) };
+        }
+    }
+
+    pub(crate) fn close(&mut self) {
+        self.closed = true;
+    }
+
+    fn delay(&mut self, n_failed: u32) -> Duration {
+        let doublings = n_failed.saturating_sub(1).min(30);
+        let whole = self.policy.backoff.saturating_mul(1 << doublings).min(self.policy.max_backoff);
+        // SplitMix64.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let share = ((x ^ x >> 31) >> 40) as f64 / (1_u64 << 24) as f64;
+        whole.mul_f64(1.0 - share / 2.0)
+    }
+}

@@ -103,7 +103,7 @@ impl Model {
             ));
         }
         let cpu = Cpu::new(options.threads, options.isa)?;
-        let stride = head.strides.iter().copied().max().unwrap_or(1);
+        let stride = head.strides().iter().copied().max().unwrap_or(1);
         let text =
             |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let provenance = document.provenance.iter().filter(|(_, value)| !value.is_null());
@@ -148,7 +148,7 @@ impl Model {
     /// Pixels of the input per cell, one for each level of the head, finest first.
     #[must_use]
     pub fn strides(&self) -> &[usize] {
-        &self.inner.network.head().strides
+        self.inner.network.head().strides()
     }
 
     /// The coarsest stride: input sides have to be multiples of it.
@@ -166,7 +166,7 @@ impl Model {
     /// The heads that the checkpoint holds.
     #[must_use]
     pub fn heads(&self) -> &'static [Head] {
-        if self.inner.network.head().one2one.is_some() {
+        if self.inner.network.head().has_one2one() {
             &[Head::OneToMany, Head::OneToOne]
         } else {
             &[Head::OneToMany]

@@ -8,7 +8,7 @@ use ferroyolo_kernels::{Arena, View, clear_halo};
 use crate::backend::Cpu;
 use crate::error::Result;
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
-use crate::modules::{Branch, DetectHead};
+use crate::modules::NetworkHead;
 use crate::ops::{PackedWeights, StepIo};
 
 /// Plans that are kept. Pictures of many proportions each want their own.
@@ -46,14 +46,14 @@ pub(crate) struct Network {
     cpu: Cpu,
     graph: Graph,
     packed: Vec<PackedWeights>,
-    head: DetectHead,
+    head: NetworkHead,
     /// Most recently used last.
     plans: Mutex<Vec<(PlanKey, Arc<Plan>)>>,
 }
 
 impl Network {
     /// Fuses the graph and packs its weights for the CPU.
-    pub(crate) fn new(mut graph: Graph, head: DetectHead, cpu: Cpu) -> Self {
+    pub(crate) fn new(mut graph: Graph, head: NetworkHead, cpu: Cpu) -> Self {
         fuse(&mut graph);
         let weights = std::mem::take(&mut graph.weights);
         let mut packed = Vec::with_capacity(weights.len());
@@ -70,7 +70,7 @@ impl Network {
         &self.cpu
     }
 
-    pub(crate) fn head(&self) -> &DetectHead {
+    pub(crate) fn head(&self) -> &NetworkHead {
         &self.head
     }
 
@@ -90,11 +90,11 @@ impl Network {
             return Ok(plan);
         }
         let (shape, branches) = key;
-        let wanted = self.wanted(branches);
+        let wanted = self.head.wanted(branches);
         let plan =
             Plan::new(&self.graph, &self.packed, self.cpu.n_threads(), shape, &wanted).map(Arc::new)?;
         let size = |value: ValueId| plan.views[value.0].map(|view| [view.h, view.w]);
-        self.head.check_levels([shape[1], shape[2]], size)?;
+        self.head.check_sizes([shape[1], shape[2]], size)?;
         if plans.len() == MAX_PLANS {
             plans.remove(0);
         }
@@ -138,11 +138,5 @@ impl Network {
             output: shape(&step.output),
             macs: node.op.kernel().macs([step.output.h, step.output.w]) * step.output.n as u64,
         }
-    }
-
-    fn wanted(&self, branches: Branches) -> Vec<ValueId> {
-        let one2many = branches.one2many.then_some(&self.head.one2many);
-        let one2one = self.head.one2one.as_ref().filter(|_| branches.one2one);
-        [one2many, one2one].into_iter().flatten().flat_map(Branch::outputs).collect()
     }
 }

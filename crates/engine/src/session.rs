@@ -3,16 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ferroyolo_kernels::{Arena, clear_halo, load_planar};
+use ferroyolo_kernels::{Activation, Arena, clear_halo, load_planar, store_planar};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::image::{Image, InputSpec, Letterbox, LetterboxScratch, Placement};
 use crate::model::{Head, Inner};
+use crate::modules::{DetectHead, Extra, NetworkHead};
 use crate::network::{Branches, PlanKey, StepInfo};
-use crate::results::{Boxes, Results, Speed, Task};
+use crate::results::{Boxes, Results, Speed};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
+use crate::tasks::map;
 use crate::tasks::nms::{Candidate, NmsOptions, nms};
 use crate::tensor::{Tensor, TensorView};
 
@@ -68,19 +70,33 @@ pub struct Outputs<'a> {
 }
 
 impl<'a> Outputs<'a> {
-    /// `[N, 4 + classes, anchors]`: center x, center y, width and height in pixels of the input, then the scores.
+    /// What the network gives, by its task; absent if only another head was run.
     ///
-    /// Absent if only another head was run.
+    /// - detect: `[N, 4 + classes, anchors]`: center x, center y, width and height in pixels of the input, then the
+    ///   scores
+    /// - segment: the same, then the mask coefficients
+    /// - pose: the same, then the keypoints: x and y in pixels of the input, and the visibility where there is one
+    /// - obb: the same, then the angle in radians by which the box is turned around its center
+    /// - classify: `[N, classes]`, shares that sum to one
+    /// - semantic: `[N, classes, h, w]`, logits
+    /// - depth: `[N, 1, h, w]`, metres
     #[must_use]
     pub fn output0(&self) -> Option<TensorView<'a>> {
         self.raw.output0.view()
     }
 
-    /// `[N, boxes, 6]`: corners in pixels of the input, score, class; rows by falling score. Only of a one-to-one
+    /// `[N, boxes, 6 + extra]`: corners in pixels of the input (obb: center, width and height), score, class, then mask
+    /// coefficients, keypoints or the angle as in [`Outputs::output0`]; rows by falling score. Only of a one-to-one
     /// head.
     #[must_use]
     pub fn one2one(&self) -> Option<TensorView<'a>> {
         self.raw.one2one.view()
+    }
+
+    /// `[N, prototypes, h, w]`: the maps that masks are mixed from. Only of networks that segment objects.
+    #[must_use]
+    pub fn proto(&self) -> Option<TensorView<'a>> {
+        self.raw.proto.view()
     }
 }
 
@@ -99,6 +115,7 @@ pub(crate) struct SessionState {
 struct RawOutputs {
     output0: RawOutput,
     one2one: RawOutput,
+    proto: RawOutput,
 }
 
 /// An output tensor that keeps its memory from run to run. Without extents it was not computed.
@@ -113,11 +130,11 @@ impl RawOutput {
         (!self.shape.is_empty()).then_some(TensorView { shape: &self.shape, data: &self.data })
     }
 
-    fn reset(&mut self, shape: Option<[usize; 3]>) {
+    fn reset<S: AsRef<[usize]>>(&mut self, shape: Option<S>) {
         self.shape.clear();
         let len = shape.map_or(0, |shape| {
-            self.shape.extend(shape);
-            shape.iter().product()
+            self.shape.extend(shape.as_ref());
+            shape.as_ref().iter().product()
         });
         self.data.resize(len, 0.0);
     }
@@ -153,7 +170,7 @@ impl Session {
     /// Errors with `ErrorKind::Shape` unless H and W are multiples of the coarsest stride, with `ErrorKind::Argument`
     /// if a value is not finite, and with `ErrorKind::Limit` if the input is too large.
     pub fn run(&mut self, images: &Tensor) -> Result<Outputs<'_>> {
-        let has_one2one = self.model.network.head().one2one.is_some();
+        let has_one2one = self.model.network.head().has_one2one();
         self.run_branches(images, Branches { one2many: true, one2one: has_one2one })
     }
 
@@ -222,10 +239,7 @@ impl Session {
     pub fn predict(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
         let Some(first) = images.first() else { return Ok(Vec::new()) };
         self.check(options)?;
-        let task = self.model.network.head().task();
-        if task != Task::Detect {
-            return Err(Error::unsupported("task", format!("networks for {task} give raw tensors only")));
-        }
+        detect_head(&self.model)?;
         let branches = self.branches(options.head)?;
         let start = Instant::now();
 
@@ -258,7 +272,7 @@ impl Session {
         model.network.run(&plan, arena);
         let inferred = Instant::now();
 
-        let head = model.network.head();
+        let head = detect_head(model)?;
         let branch = if branches.one2one { head.one2one.as_ref() } else { Some(&head.one2many) };
         let decoder = branch.and_then(|branch| Decoder::new(head, branch, &plan)).ok_or_else(not_planned)?;
         let mut all_boxes = Vec::with_capacity(images.len());
@@ -306,11 +320,11 @@ impl Session {
     }
 
     fn stride(&self) -> usize {
-        self.model.network.head().strides.iter().copied().max().unwrap_or(1)
+        self.model.network.head().strides().iter().copied().max().unwrap_or(1)
     }
 
     fn branches(&self, head: Head) -> Result<Branches> {
-        let has_one2one = self.model.network.head().one2one.is_some();
+        let has_one2one = self.model.network.head().has_one2one();
         match head {
             Head::Auto | Head::OneToMany => Ok(Branches { one2many: true, one2one: false }),
             Head::OneToOne if has_one2one => Ok(Branches { one2many: false, one2one: true }),
@@ -367,6 +381,17 @@ impl Session {
     }
 }
 
+/// The head of a network that only detects.
+fn detect_head(model: &Inner) -> Result<&DetectHead> {
+    match model.network.head() {
+        NetworkHead::Detect(head) if head.extra == Extra::None => Ok(head),
+        other => {
+            let message = format!("networks for {} give raw tensors only", other.task());
+            Err(Error::unsupported("task", message))
+        }
+    }
+}
+
 /// Writes the raw outputs of all branches that the plan computes.
 fn decode_raw(
     model: &Inner,
@@ -377,23 +402,53 @@ fn decode_raw(
     raw: &mut RawOutputs,
 ) {
     let context = model.network.cpu().context();
-    let head = model.network.head();
-    let one2many = Decoder::new(head, &head.one2many, plan);
-    raw.output0.reset(one2many.as_ref().map(|decoder| [n, 4 + head.n_classes, decoder.n_anchors()]));
-    if let Some(decoder) = one2many {
-        let len = (4 + head.n_classes) * decoder.n_anchors();
-        for (image, out) in raw.output0.data.chunks_exact_mut(len).enumerate() {
+    let RawOutputs { output0, one2one, proto } = raw;
+    let head = match model.network.head() {
+        NetworkHead::Detect(head) => head,
+        NetworkHead::Map(head) => {
+            let view = plan.views[head.map.0];
+            output0.reset(view.map(|view| map::raw_shape(head, &view)));
+            if let Some(view) = view {
+                for (image, out) in output0.data.chunks_exact_mut(view.c * view.pixels()).enumerate() {
+                    map::write_raw(head, context, arena, view, image, out);
+                }
+            }
+            return;
+        }
+    };
+    let decoder = Decoder::new(head, &head.one2many, plan);
+    output0.reset(decoder.as_ref().map(|decoder| [n, decoder.n_values(), decoder.n_anchors()]));
+    if let Some(decoder) = decoder {
+        let len = decoder.n_values() * decoder.n_anchors();
+        for (image, out) in output0.data.chunks_exact_mut(len).enumerate() {
             decoder.write_raw(context, arena, image, out);
         }
     }
-    let one2one = head.one2one.as_ref().and_then(|branch| Decoder::new(head, branch, plan));
-    raw.one2one.reset(one2one.as_ref().map(|decoder| [n, decoder.k(), 6]));
-    if let Some(decoder) = one2one {
-        for (image, out) in raw.one2one.data.chunks_exact_mut(6 * decoder.k()).enumerate() {
+    let decoder = head.one2one.as_ref().and_then(|branch| Decoder::new(head, branch, plan));
+    let row_len = 6 + head.extra.len();
+    one2one.reset(decoder.as_ref().map(|decoder| [n, decoder.k(), row_len]));
+    if let Some(decoder) = decoder {
+        let mut extra = Vec::with_capacity(head.extra.len());
+        for (image, out) in one2one.data.chunks_exact_mut(row_len * decoder.k()).enumerate() {
             decoder.top_k(context, arena, image, scratch, |row, found| {
                 let [x1, y1, x2, y2] = found.xyxy;
-                out[6 * row..][..6].copy_from_slice(&[x1, y1, x2, y2, found.score, found.class as f32]);
+                let place = match head.extra {
+                    Extra::Angle { .. } => [(x1 + x2) / 2.0, (y1 + y2) / 2.0, x2 - x1, y2 - y1],
+                    _ => found.xyxy,
+                };
+                let (row, extra_out) = out[row_len * row..][..row_len].split_at_mut(6);
+                row[..4].copy_from_slice(&place);
+                row[4..].copy_from_slice(&[found.score, found.class as f32]);
+                decoder.extra(arena, image, found.anchor as usize, &mut extra);
+                extra_out.copy_from_slice(&extra);
             });
+        }
+    }
+    let view = head.proto().and_then(|value| plan.views[value.0]);
+    proto.reset(view.map(|view| [n, view.c, view.h, view.w]));
+    if let Some(view) = view {
+        for (image, out) in proto.data.chunks_exact_mut(view.c * view.pixels()).enumerate() {
+            store_planar(context, arena, view, image, out, view.pixels(), 0, Activation::None);
         }
     }
 }

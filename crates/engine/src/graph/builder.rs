@@ -2,7 +2,7 @@
 
 use super::{Graph, Node, ValueId};
 use crate::error::{Error, Result};
-use crate::ops::{Add, Concat, Conv2d, ConvWeights, Op, Slice};
+use crate::ops::{Add, Concat, Conv2d, ConvTranspose2d, ConvWeights, Op, Slice};
 use crate::weights::{Color, Input, Weights};
 
 /// Channels that a value may have. Those of the largest published networks have some thousand.
@@ -79,17 +79,27 @@ impl<'a> Builder<'a> {
         if input == self.graph.input {
             self.expect_rgb_units(at, &conv, &mut values)?;
         }
-        // The parts were finite, their products may not be.
-        if let Some(at_idx) = values.weight.iter().position(|value| !value.is_finite()) {
-            let value = values.weight[at_idx];
-            return Err(Error::weights(at, format!("kernel times scale is {value} at element {at_idx}")));
-        }
+        check_products(at, &values)?;
         if conv.groups > 1 && !conv.is_depthwise() {
             return self.grouped_conv(at, &conv, &values, input);
         }
         conv.weights = self.graph.weights.len();
         self.graph.weights.push(values);
         self.push(at, Op::Conv2d(conv), &[input])
+    }
+
+    /// Adds a transposed convolution with the given trained values; `conv.weights` is set here.
+    pub(crate) fn conv_transpose(
+        &mut self,
+        at: &str,
+        mut conv: ConvTranspose2d,
+        values: ConvWeights,
+        input: ValueId,
+    ) -> Result<ValueId> {
+        check_products(at, &values)?;
+        conv.weights = self.graph.weights.len();
+        self.graph.weights.push(values);
+        self.push(at, Op::ConvTranspose2d(conv), &[input])
     }
 
     /// `a + b`.
@@ -128,6 +138,29 @@ impl<'a> Builder<'a> {
         }
         let bias = self.weights.take_optional(&format!("{path}.bias"), &[out_channels])?;
         Ok(ConvWeights { weight, bias: bias.unwrap_or_else(|| vec![0.0; out_channels]) })
+    }
+
+    /// The trained values of the transposed convolution at `path`, `[in, out, kh, kw]`, with its scale multiplied in.
+    pub(crate) fn take_conv_transpose(&mut self, path: &str, shape: [usize; 4]) -> Result<ConvWeights> {
+        let [_, out_channels, kh, kw] = shape;
+        let mut weight = self.weights.take(&format!("{path}.weight"), &shape)?;
+        if let Some(scale) = self.weights.take_optional(&format!("{path}.scale"), &[out_channels])? {
+            for (kernel, factor) in weight.chunks_exact_mut(kh * kw).zip(scale.iter().cycle()) {
+                kernel.iter_mut().for_each(|value| *value *= factor);
+            }
+        }
+        let bias = self.weights.take_optional(&format!("{path}.bias"), &[out_channels])?;
+        Ok(ConvWeights { weight, bias: bias.unwrap_or_else(|| vec![0.0; out_channels]) })
+    }
+
+    /// A tensor that is no kernel of a convolution.
+    pub(crate) fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        self.weights.take(name, shape)
+    }
+
+    /// As [`Builder::take`], but an absent tensor is `None`.
+    pub(crate) fn take_optional(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>> {
+        self.weights.take_optional(name, shape)
     }
 
     /// The finished graph with `outputs` as the values that the head decodes.
@@ -192,5 +225,16 @@ impl<'a> Builder<'a> {
             parts.push(self.conv(at, one, weights, part)?);
         }
         self.concat(at, &parts)
+    }
+}
+
+/// Errors if a kernel times its scale is not finite, though both were.
+fn check_products(at: &str, values: &ConvWeights) -> Result<()> {
+    match values.weight.iter().position(|value| !value.is_finite()) {
+        Some(idx) => {
+            let value = values.weight[idx];
+            Err(Error::weights(at, format!("kernel times scale is {value} at element {idx}")))
+        }
+        None => Ok(()),
     }
 }

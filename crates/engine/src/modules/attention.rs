@@ -1,4 +1,4 @@
-//! `Attention`: multi-head attention with a depthwise positional encoding of the values.
+//! `Attention` and `AAttn`: multi-head attention with a depthwise positional encoding of the values.
 
 use ferroyolo_kernels::Activation;
 
@@ -7,17 +7,39 @@ use crate::error::{Error, Result};
 use crate::graph::{Builder, ValueId};
 use crate::ops::{Attention, ConvWeights, Op};
 
+/// `Attention`: all cells attend to each other.
+pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+    let (key_dim, head_dim) = (m.usize("key_dim")?, m.usize("head_dim")?);
+    let heads = m.usize("num_heads")?;
+    build_heads(b, m, Attention { heads, key_dim, head_dim, areas: 1, scale: scale(m, key_dim)? }, x)
+}
+
+/// `AAttn`: the cells of each of `area` runs attend to each other. Queries and keys are as wide as values.
+pub(super) fn build_area(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+    let (head_dim, areas) = (m.usize("head_dim")?, m.usize("area")?);
+    let heads = m.usize("num_heads")?;
+    if !(1..=4096).contains(&areas) {
+        return Err(Error::format(m.path(), format!("{areas} areas, expected 1 to 4096")));
+    }
+    build_heads(b, m, Attention { heads, key_dim: head_dim, head_dim, areas, scale: scale(m, head_dim)? }, x)
+}
+
+/// What products of queries and keys are multiplied with.
+fn scale(m: &ModuleNode<'_>, key_dim: usize) -> Result<f32> {
+    if m.attr("scale").is_some() { Ok(m.float("scale")? as f32) } else { Ok((key_dim as f32).powf(-0.5)) }
+}
+
 /// `proj(attended + pe(v))`.
 ///
 /// The trained `qkv` convolution gives queries, keys and values head by head. Its output channels are reordered here
 /// so that the values of all heads lie next to each other and `pe` can read them as one slice.
-pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
-    let heads = m.usize("num_heads")?;
-    let (key_dim, head_dim) = (m.usize("key_dim")?, m.usize("head_dim")?);
+fn build_heads(b: &mut Builder<'_>, m: &ModuleNode<'_>, op: Attention, x: ValueId) -> Result<ValueId> {
+    let Attention { heads, key_dim, head_dim, .. } = op;
     let n_values = heads * head_dim;
 
     let qkv_module = m.child("qkv")?;
-    let qkv_conv = conv::attributes(&qkv_module.child("conv")?, Activation::None)?;
+    let activation = qkv_module.find("act").map_or(Ok(Activation::None), |act| conv::activation(&act))?;
+    let qkv_conv = conv::attributes(&qkv_module.child("conv")?, activation)?;
     if heads == 0
         || key_dim == 0
         || head_dim == 0
@@ -39,10 +61,7 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
     let weights = heads_last(&weights, heads, [key_dim, key_dim, head_dim]);
     let qkv = b.conv(qkv_path.path(), qkv_conv, weights, x)?;
 
-    let scale =
-        if m.attr("scale").is_some() { m.float("scale")? as f32 } else { (key_dim as f32).powf(-0.5) };
-    let attended =
-        b.push(m.path(), Op::Attention(Attention { heads, key_dim, head_dim, areas: 1, scale }), &[qkv])?;
+    let attended = b.push(m.path(), Op::Attention(op), &[qkv])?;
     let values = b.slice(m.path(), qkv, 2 * heads * key_dim, n_values)?;
     let position = build_single(b, &m.child("pe")?, values)?;
     let sum = b.add(m.path(), attended, position)?;

@@ -1,11 +1,12 @@
-//! `Conv` and its relatives: a convolution and an activation, the batch norm folded in by the converter.
+//! `Conv` and its relatives: a convolution and an activation, the batch norm folded in by the converter; and the
+//! transposed ones.
 
 use ferroyolo_kernels::Activation;
 
 use super::ModuleNode;
 use crate::error::{Error, Result};
 use crate::graph::{Builder, ValueId};
-use crate::ops::Conv2d;
+use crate::ops::{Conv2d, ConvTranspose2d};
 
 /// Kernel sides, strides and channel counts beyond these are errors rather than allocations.
 const MAX_KERNEL: usize = 31;
@@ -23,6 +24,52 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
 /// A `Conv2d` without activation.
 pub(super) fn build_plain(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
     convolve(b, m, Activation::None, x)
+}
+
+/// `ConvTranspose`: `act(conv_transpose(x))`.
+pub(super) fn build_transposed(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+    let activation = m.find("act").map_or(Ok(Activation::None), |act| activation(&act))?;
+    transpose(b, &m.child("conv_transpose")?, activation, x)
+}
+
+/// A `ConvTranspose2d` without activation.
+pub(super) fn build_plain_transposed(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+    transpose(b, m, Activation::None, x)
+}
+
+fn transpose(b: &mut Builder<'_>, m: &ModuleNode<'_>, activation: Activation, x: ValueId) -> Result<ValueId> {
+    if m.class() != "ConvTranspose2d" {
+        let message = format!("a {:?} where a ConvTranspose2d is expected", m.class());
+        return Err(Error::unsupported(m.path(), message));
+    }
+    let (in_channels, out_channels) = (m.usize("in_channels")?, m.usize("out_channels")?);
+    let kernel = m.pair("kernel_size")?;
+    let or = |name: &str, default: usize| m.attr(name).map_or(Ok([default; 2]), |_| m.pair(name));
+    let is_tiling = m.pair("stride")? == kernel
+        && or("padding", 0)? == [0, 0]
+        && or("output_padding", 0)? == [0, 0]
+        && or("dilation", 1)? == [1, 1]
+        && or("groups", 1)? == [1, 1];
+    if !is_tiling {
+        return Err(Error::unsupported(
+            m.path(),
+            "a transposed convolution whose windows overlap, are apart, padded or grouped",
+        ));
+    }
+    let in_range = |value: usize, max: usize| (1..=max).contains(&value);
+    if ![in_channels, out_channels].into_iter().all(|n| in_range(n, MAX_CHANNELS))
+        || !kernel.into_iter().all(|k| in_range(k, MAX_KERNEL))
+    {
+        let message = format!("a transposed convolution from {in_channels} to {out_channels} by {kernel:?}");
+        return Err(Error::format(m.path(), message));
+    }
+    let weights = b.take_conv_transpose(m.path(), [in_channels, out_channels, kernel[0], kernel[1]])?;
+    b.conv_transpose(
+        m.path(),
+        ConvTranspose2d { in_channels, out_channels, kernel, activation, weights: 0 },
+        weights,
+        x,
+    )
 }
 
 fn convolve(b: &mut Builder<'_>, m: &ModuleNode<'_>, activation: Activation, x: ValueId) -> Result<ValueId> {

@@ -1,9 +1,12 @@
-//! `Upsample` and `MaxPool2d`.
+//! `Upsample`, `MaxPool2d` and `ZeroPad2d`.
 
 use super::ModuleNode;
 use crate::error::{Error, Result};
 use crate::graph::{Builder, ValueId};
-use crate::ops::{MaxPool2d, Op, Upsample};
+use crate::ops::{MaxPool2d, Op, Upsample, ZeroPad};
+
+/// Zeros on one side of a map at most.
+const MAX_PAD: usize = 64;
 
 /// Enlarges by a whole factor, nearest neighbour.
 pub(super) fn build_upsample(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
@@ -33,4 +36,16 @@ pub(super) fn build_max_pool(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId
         ));
     }
     b.push(m.path(), Op::MaxPool2d(MaxPool2d { kernel, stride, padding }), &[x])
+}
+
+/// Rows and columns of zeros; `padding` is left, right, top, bottom.
+pub(super) fn build_zero_pad(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+    let sides = m.usizes("padding")?;
+    let &[left, right, top, bottom] = sides.as_slice() else {
+        return Err(Error::format(m.path(), format!("padding of {sides:?}, expected four sides")));
+    };
+    if sides.iter().any(|&side| side > MAX_PAD) {
+        return Err(Error::limit(m.path(), format!("padding of {sides:?}, expected at most {MAX_PAD}")));
+    }
+    b.push(m.path(), Op::ZeroPad(ZeroPad { top, bottom, left, right }), &[x])
 }

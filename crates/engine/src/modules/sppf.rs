@@ -1,4 +1,4 @@
-//! `SPPF`: a pyramid of max pools, each taken of the one before.
+//! `SPPF` and `SPP`: a pyramid of max pools, each taken of the one before, or all of the same.
 
 use super::{ModuleNode, build_single};
 use crate::error::Result;
@@ -17,4 +17,15 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
     let joined = b.concat(m.path(), &parts)?;
     let y = build_single(b, &m.child("cv2")?, joined)?;
     if m.flag_or("add", false)? { b.add(m.path(), x, y) } else { Ok(y) }
+}
+
+/// `SPP`: `cv2([z, pools of z])` with `z = cv1(x)`; the pools are the children of `m`.
+pub(super) fn build_spp(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
+    let z = build_single(b, &m.child("cv1")?, x)?;
+    let mut parts = vec![z];
+    for pool in m.child("m")?.children() {
+        parts.push(build_single(b, &pool, z)?);
+    }
+    let joined = b.concat(m.path(), &parts)?;
+    build_single(b, &m.child("cv2")?, joined)
 }

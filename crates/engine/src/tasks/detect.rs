@@ -4,9 +4,10 @@ use ferroyolo_kernels::{
     Activation, Arena, Context, View, dfl, dfl_planar, max_over_channels, sigmoid, store_planar,
 };
 
+use super::extra;
 use super::nms::Candidate;
 use crate::graph::{Plan, ValueId};
-use crate::modules::{Branch, DetectHead, Level, Regression};
+use crate::modules::{Branch, DetectHead, Extra, Level, Regression};
 
 /// Slack on a threshold that is compared before the sigmoid, so that rounding there can't drop a box.
 const LOGIT_SLACK: f32 = 1e-3;
@@ -57,6 +58,7 @@ struct LevelViews {
     boxes: View,
     classes: View,
     objectness: Option<View>,
+    extra: Option<View>,
     stride: f32,
     first_anchor: usize,
 }
@@ -67,14 +69,16 @@ impl<'a> Decoder<'a> {
         let view = |value: ValueId| plan.views[value.0];
         let mut levels = Vec::with_capacity(branch.levels.len());
         let mut n_anchors = 0;
-        for (&Level { boxes, classes, objectness }, &stride) in branch.levels.iter().zip(&head.strides) {
-            let boxes = view(boxes)?;
-            let objectness = match objectness {
-                Some(value) => Some(view(value)?),
-                None => None,
-            };
-            let (classes, stride) = (view(classes)?, stride as f32);
-            levels.push(LevelViews { boxes, classes, objectness, stride, first_anchor: n_anchors });
+        let optional = |value: Option<ValueId>| match value {
+            Some(value) => view(value).map(Some),
+            None => Some(None),
+        };
+        for (level, &stride) in branch.levels.iter().zip(&head.strides) {
+            let &Level { boxes, classes, objectness, extra } = level;
+            let (boxes, classes) = (view(boxes)?, view(classes)?);
+            let (objectness, extra) = (optional(objectness)?, optional(extra)?);
+            let (stride, first_anchor) = (stride as f32, n_anchors);
+            levels.push(LevelViews { boxes, classes, objectness, extra, stride, first_anchor });
             n_anchors += boxes.pixels();
         }
         Some(Self { head, levels, n_anchors })
@@ -85,11 +89,17 @@ impl<'a> Decoder<'a> {
         self.n_anchors
     }
 
-    /// Writes one image's `[4 + n_classes, anchors]`: center x, center y, width, height in pixels of the input, then
-    /// the score of each class.
+    /// Values of an anchor in the raw output: box, scores, and what comes with the box.
+    pub(crate) fn n_values(&self) -> usize {
+        4 + self.head.n_classes + self.head.extra.len()
+    }
+
+    /// Writes one image's `[n_values, anchors]`: center x, center y, width, height in pixels of the input, then the
+    /// score of each class, then mask coefficients, keypoints in pixels of the input, or the angle in radians.
     pub(crate) fn write_raw(&self, context: Context<'_>, arena: &Arena, image: usize, out: &mut [f32]) {
         let anchors = self.n_anchors;
-        let (boxes_out, scores_out) = out.split_at_mut(4 * anchors);
+        let (boxes_out, rest) = out.split_at_mut(4 * anchors);
+        let (scores_out, extra_out) = rest.split_at_mut(self.head.n_classes * anchors);
         for level in &self.levels {
             let first = level.first_anchor;
             store_planar(
@@ -134,7 +144,40 @@ impl<'a> Decoder<'a> {
             let (row0, row1) = rows01.split_at_mut(anchors);
             let (row2, row3) = rows23.split_at_mut(anchors);
             let rows = [row0, row1, row2, row3].map(|row| &mut row[cells.clone()]);
-            level.boxes_to_pixels(self.head.regression, rows);
+            self.write_extra(context, arena, level, image, extra_out);
+            let angles = matches!(self.head.extra, Extra::Angle { .. }).then(|| &extra_out[cells.clone()]);
+            level.boxes_to_pixels(self.head.regression, rows, angles);
+        }
+    }
+
+    /// Writes what comes with the boxes of one level to its anchors in rows of all anchors.
+    fn write_extra(
+        &self,
+        context: Context<'_>,
+        arena: &Arena,
+        level: &LevelViews,
+        image: usize,
+        out: &mut [f32],
+    ) {
+        let Some(view) = level.extra else { return };
+        let cells = level.first_anchor..level.first_anchor + view.pixels();
+        for (channel, row) in out.chunks_exact_mut(self.n_anchors).enumerate() {
+            let activation = extra::activation(self.head.extra, channel);
+            let one = view.channels(channel, 1);
+            store_planar(context, arena, one, image, row, self.n_anchors, level.first_anchor, activation);
+            extra::decode_row(self.head.extra, channel, &mut row[cells.clone()], view.w, level.stride);
+        }
+    }
+
+    /// What comes with the box of one anchor: mask coefficients, keypoints (x and y in pixels of the input, then the
+    /// visibility where there is one), or the angle in radians. `out` is cleared first.
+    pub(crate) fn extra(&self, arena: &Arena, image: usize, anchor: usize, out: &mut Vec<f32>) {
+        out.clear();
+        let (level, cell) = self.locate(anchor);
+        if let Some(view) = &level.extra {
+            out.extend_from_slice(pixel(arena, view, image, cell));
+            let at = [(cell % view.w) as f32, (cell / view.w) as f32];
+            extra::decode_cell(self.head.extra, out, at, level.stride);
         }
     }
 
@@ -238,7 +281,8 @@ impl<'a> Decoder<'a> {
         (&self.levels[level], anchor - self.levels[level].first_anchor)
     }
 
-    /// The corners of one cell's box, in pixels of the input.
+    /// The corners of one cell's box, in pixels of the input; of a turned box those that it has before it is turned
+    /// around its center.
     fn corners(
         &self,
         context: Context<'_>,
@@ -254,7 +298,16 @@ impl<'a> Decoder<'a> {
                 let [l, t, r, b] =
                     if reg_max == 1 { [raw[0], raw[1], raw[2], raw[3]] } else { dfl(context, raw, reg_max) };
                 let (x, y) = (x + 0.5, y + 0.5);
-                [x - l, y - t, x + r, y + b].map(|edge| edge * level.stride)
+                let edges = match (self.head.extra, level.extra) {
+                    (Extra::Angle { raw }, Some(view)) => {
+                        let angle = extra::angle(pixel(arena, &view, image, cell)[0], raw);
+                        let [dx, dy] = extra::turned_center([l, t, r, b], angle);
+                        let (w, h) = ((l + r) / 2.0, (t + b) / 2.0);
+                        [x + dx - w, y + dy - h, x + dx + w, y + dy + h]
+                    }
+                    _ => [x - l, y - t, x + r, y + b],
+                };
+                edges.map(|edge| edge * level.stride)
             }
             Regression::CenterSize => {
                 let (cx, cy) = ((raw[0] + x) * level.stride, (raw[1] + y) * level.stride);
@@ -275,8 +328,14 @@ impl LevelViews {
         self.objectness.map_or(1.0, |view| sigmoid(pixel(arena, &view, image, cell)[0]))
     }
 
-    /// Turns rows of regression values into rows of center x, center y, width and height in pixels.
-    fn boxes_to_pixels(&self, regression: Regression, [row0, row1, row2, row3]: [&mut [f32]; 4]) {
+    /// Turns rows of regression values into rows of center x, center y, width and height in pixels. Turned boxes have
+    /// `angles` in radians.
+    fn boxes_to_pixels(
+        &self,
+        regression: Regression,
+        [row0, row1, row2, row3]: [&mut [f32]; 4],
+        angles: Option<&[f32]>,
+    ) {
         let (w, stride) = (self.boxes.w, self.stride);
         let rows = row0.chunks_mut(w).zip(row1.chunks_mut(w)).zip(row2.chunks_mut(w).zip(row3.chunks_mut(w)));
         for (y, ((row0, row1), (row2, row3))) in rows.enumerate() {
@@ -288,7 +347,13 @@ impl LevelViews {
                 let [cx, cy, bw, bh] = match regression {
                     Regression::Distances { .. } => {
                         let [l, t, r, b] = [*v0, *v1, *v2, *v3];
-                        [x + 0.5 + (r - l) / 2.0, y + 0.5 + (b - t) / 2.0, l + r, t + b]
+                        let [dx, dy] = match angles {
+                            Some(angles) => {
+                                extra::turned_center([l, t, r, b], angles[y as usize * w + x as usize])
+                            }
+                            None => [(r - l) / 2.0, (b - t) / 2.0],
+                        };
+                        [x + 0.5 + dx, y + 0.5 + dy, l + r, t + b]
                     }
                     Regression::CenterSize => [*v0 + x, *v1 + y, v2.exp(), v3.exp()],
                 };

@@ -18,6 +18,9 @@ pub(crate) struct Document {
     pub stride: Vec<usize>,
     pub imgsz: [usize; 2],
     pub input: Input,
+    /// Keypoints and values of each; only of networks for keypoints.
+    #[serde(default)]
+    pub kpt_shape: Option<[usize; 2]>,
     #[serde(default)]
     pub provenance: BTreeMap<String, Value>,
     pub layers: Vec<Layer>,

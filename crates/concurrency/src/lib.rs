@@ -5,6 +5,7 @@
 //! | one instance, and callers that can wait for each other | [`Locked`], or [`locked()`] for a closure |
 //! | a fixed set of threads that all call, all the time | [`PerThread`] |
 //! | more callers than instances | [`Pool`] |
+//! | jobs that come from elsewhere than the threads that run them | [`TaskQueue`] |
 //! | one shared value that is expensive to make | [`OnceInit`] |
 //!
 //! The module of each says when to choose it, what it costs and what it promises.
@@ -14,17 +15,21 @@
 pub mod error;
 mod factory;
 pub mod locked;
+pub mod metrics;
 #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
 mod models;
 pub mod once_init;
 pub mod per_thread;
 pub mod pool;
+pub mod queue;
 mod sync;
 mod wait_list;
 
 pub use error::{AppError, JobError};
 pub use factory::Factory;
 pub use locked::{LockError, Locked, locked};
+pub use metrics::Metrics;
 pub use once_init::{OnceError, OnceInit};
 pub use per_thread::{PerThread, PerThreadError};
 pub use pool::{Pool, PoolError, PoolGuard};
+pub use queue::{Canceller, DrainReport, Rejected, StartError, SubmitOptions, TaskQueue, Ticket};

@@ -1,13 +1,22 @@
 //! Drawing of results into a picture.
 
-use super::Results;
+use std::cmp::Reverse;
+
+use super::canvas::{Area, Canvas};
 use super::label::{Label, Lettering};
-use super::palette::Tone;
+use super::palette::{Tone, depth_color};
+use super::{DepthMap, DepthRange, Results, overlay, skeleton};
 use crate::image::Image;
 
 /// Line width and font size as shares of the mean of the picture's sides.
 const LINE_SHARE: f32 = 0.003;
 const FONT_SHARE: f32 = 0.024;
+
+/// Width of the line around a mask as a share of other lines' width.
+const MASK_LINE_SHARE: f32 = 0.75;
+
+/// Classes listed for a picture as a whole.
+const N_LISTED: usize = 5;
 
 /// Smallest font that is chosen without being asked for, in pixels.
 const MIN_FONT_SIZE: f32 = 12.0;
@@ -35,30 +44,35 @@ impl Default for PlotOptions {
 }
 
 impl Results {
-    /// Draws boxes and labels into a copy of `image`, in the manner of [`PlotOptions::default`].
+    /// Draws what was found into a copy of `image`, in the manner of [`PlotOptions::default`].
     #[must_use]
     pub fn plot(&self, image: &Image) -> Image {
         self.plot_with(image, &PlotOptions::default())
     }
 
-    /// Draws boxes and labels into a copy of `image`.
+    /// Draws what was found into a copy of `image`.
     ///
-    /// Each class has its color. Better boxes lie over worse ones, labels over all boxes and within the picture; in a
-    /// picture too small for it a label is shortened or left out. The same input gives the same pixels everywhere.
-    /// Characters that the font (DejaVu Sans) lacks appear as boxes.
+    /// Each class has its color. Masks are translucent with a line around them; keypoints that are probably visible
+    /// are points, joined by limbs if there are COCO's seventeen. Better boxes lie over worse ones, labels over all
+    /// boxes and within the picture; in a picture too small for it a label is shortened or left out. Of a
+    /// classification the five likeliest classes stand in the corner. Class maps are blended with the picture, and
+    /// depth maps take its place: near is bright, far is dark. Maps of another size than the picture are not drawn.
+    ///
+    /// The same input gives the same pixels everywhere. Characters that the font (DejaVu Sans) lacks appear as boxes.
     #[must_use]
     pub fn plot_with(&self, image: &Image, options: &PlotOptions) -> Image {
         let mut canvas = Canvas { image: image.clone() };
         let mean_side = (image.width() + image.height()) as f32 / 2.0;
         let line_width = options.line_width.unwrap_or((mean_side * LINE_SHARE).round() as usize).max(1);
         let bounds = canvas.bounds();
-        let drawn = |xyxy: &[f32; 4]| Area::from_box(*xyxy, line_width, bounds);
 
-        for found in self.boxes.iter().rev() {
-            if let Some(area) = drawn(&found.xyxy) {
-                canvas.frame(area, line_width, Tone::of_class(found.class).color);
-            }
+        if let Some(map) = &self.class_map {
+            overlay::classes(&mut canvas, map);
         }
+        if let Some(map) = &self.depth {
+            overlay::depth(&mut canvas, map);
+        }
+        self.draw_objects(&mut canvas, line_width);
         if !options.labels {
             return canvas.image;
         }
@@ -66,107 +80,169 @@ impl Results {
         let default_size = (mean_side * FONT_SHARE).max(MIN_FONT_SIZE);
         let lettering = Lettering::new(options.font_size.unwrap_or(default_size), bounds);
         let mut placed: Vec<(Area, Label, Tone)> = Vec::new();
-        for found in self.boxes.iter() {
-            let Some(area) = drawn(&found.xyxy) else { continue };
-            let name = self.name(found.class);
-            let conf = options.conf.then_some(found.confidence);
-            let Some(label) = lettering.label(&name, conf) else { continue };
+        for (xyxy, confidence, class) in self.labeled() {
+            let Some(area) = Area::from_box(xyxy, line_width, bounds) else { continue };
+            let conf = options.conf.then_some(confidence);
+            let Some(label) = lettering.label(&self.name(class), conf) else { continue };
             let places = area.places_for([label.width, label.height], bounds);
             let is_free = |place: &&Area| {
                 placed.len() >= MAX_ARRANGED || !placed.iter().any(|(other, ..)| other.meets(place))
             };
             let place = places.iter().find(is_free).copied().unwrap_or(places[0]);
-            placed.push((place, label, Tone::of_class(found.class)));
+            placed.push((place, label, Tone::of_class(class)));
         }
+        self.list(&lettering, options.conf, bounds, &mut placed);
         for (place, label, tone) in placed.iter().rev() {
             canvas.fill(*place, tone.color);
             lettering.draw(label, [place.x1, place.y1], |x, y, share| canvas.mix(x, y, tone.text, share));
         }
         canvas.image
     }
-}
 
-/// A rectangle of whole pixels; the right and lower edge are not part of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Area {
-    x1: usize,
-    y1: usize,
-    x2: usize,
-    y2: usize,
-}
-
-impl Area {
-    /// The outer edge of a frame around a box, moved into the picture; nothing if the box can't be drawn.
-    fn from_box(xyxy: [f32; 4], line_width: usize, [width, height]: [usize; 2]) -> Option<Self> {
-        if !xyxy.iter().all(|edge| edge.is_finite()) {
-            return None;
+    /// Masks, boxes and keypoints, the best last.
+    fn draw_objects(&self, canvas: &mut Canvas, line_width: usize) {
+        let bounds = canvas.bounds();
+        let width = line_width as f32;
+        if let Some(masks) = &self.masks {
+            for (found, mask) in self.boxes.iter().zip(masks).collect::<Vec<_>>().into_iter().rev() {
+                overlay::mask(
+                    canvas,
+                    masks,
+                    mask,
+                    width * MASK_LINE_SHARE,
+                    Tone::of_class(found.class).color,
+                );
+            }
         }
-        let [x1, y1, x2, y2] = xyxy.map(f32::round);
-        let half = (line_width / 2) as f32;
-        let other_half = (line_width - line_width / 2) as f32;
-        // Casts saturate, so what lies left of or above the picture ends at its edge.
-        let [x1, y1] = [x1 - half, y1 - half].map(|edge| edge as usize);
-        let [x2, y2] = [x2 + other_half, y2 + other_half].map(|edge| edge as usize);
-        let area = Self { x1, y1, x2: x2.min(width), y2: y2.min(height) };
-        (area.x1 < area.x2 && area.y1 < area.y2).then_some(area)
+        for found in self.boxes.iter().rev() {
+            if let Some(area) = Area::from_box(found.xyxy, line_width, bounds) {
+                canvas.frame(area, line_width, Tone::of_class(found.class).color);
+            }
+        }
+        for found in self.obb.iter().flatten().rev() {
+            canvas.polygon(&found.corners(), width, Tone::of_class(found.class).color);
+        }
+        if let Some(keypoints) = &self.keypoints {
+            for (found, points) in
+                self.boxes.iter().zip(keypoints.iter()).collect::<Vec<_>>().into_iter().rev()
+            {
+                skeleton::draw(canvas, points, width, Tone::of_class(found.class).color);
+            }
+        }
     }
 
-    fn meets(&self, other: &Self) -> bool {
-        self.x1 < other.x2 && other.x1 < self.x2 && self.y1 < other.y2 && other.y1 < self.y2
+    /// The upright rectangle, confidence and class of everything that has a label, the best first.
+    fn labeled(&self) -> Vec<([f32; 4], f32, usize)> {
+        let boxes = self.boxes.iter().map(|found| (found.xyxy, found.confidence, found.class));
+        let obb = self.obb.iter().flatten().map(|found| (found.xyxy(), found.confidence, found.class));
+        boxes.chain(obb).collect()
     }
 
-    /// Where a label of the given size may go, from the best place on; all lie in the picture if the label fits it.
-    fn places_for(&self, [w, h]: [usize; 2], [width, height]: [usize; 2]) -> [Self; 5] {
-        let at = |x: usize, y: usize| {
-            let (x, y) = (x.min(width.saturating_sub(w)), y.min(height.saturating_sub(h)));
-            Self { x1: x, y1: y, x2: x + w, y2: y + h }
+    /// Labels in the upper left corner, one below the other: what is true of the picture as a whole.
+    fn list(
+        &self,
+        lettering: &Lettering,
+        conf: bool,
+        bounds: [usize; 2],
+        placed: &mut Vec<(Area, Label, Tone)>,
+    ) {
+        let mut top = 0;
+        let mut put = |label: Option<Label>, tone: Tone| {
+            let Some(label) = label.filter(|label| top + label.height <= bounds[1]) else { return };
+            let place = Area { x1: 0, y1: top, x2: label.width, y2: top + label.height };
+            top += label.height;
+            placed.push((place, label, tone));
         };
-        let (right, bottom) = (self.x2.saturating_sub(w), self.y2.saturating_sub(h));
-        let inside = at(self.x1, self.y1);
-        let above = if self.y1 >= h { at(self.x1, self.y1 - h) } else { inside };
-        let above_right = if self.y1 >= h { at(right, self.y1 - h) } else { at(right, self.y1) };
-        [above, inside, above_right, at(self.x1, self.y2), at(self.x1, bottom)]
+        for (class, value) in self.probs.iter().flat_map(|probs| probs.top(N_LISTED)) {
+            put(lettering.label(&self.name(class), conf.then_some(value)), Tone::of_class(class));
+        }
+        if let Some(map) = &self.class_map {
+            let mut counts = map.counts();
+            counts.sort_by_key(|&(class, count)| (Reverse(count), class));
+            for (class, _) in counts.into_iter().take(N_LISTED) {
+                put(lettering.label(&self.name(class), None), Tone::of_class(class));
+            }
+        }
+        if let Some(DepthRange { min, max, .. }) = self.depth.as_ref().and_then(DepthMap::range) {
+            for (meters, share) in [(min, 0.0), (max, 1.0)] {
+                put(lettering.label(&format!("{meters:.2} m"), None), Tone::of_color(depth_color(share)));
+            }
+        }
     }
 }
 
-struct Canvas {
-    image: Image,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::{
+        Boxes, ClassMap, Keypoint, Keypoints, Mask, Masks, Probs, RotatedBoxes, RotatedDetection,
+    };
 
-impl Canvas {
-    fn bounds(&self) -> [usize; 2] {
-        [self.image.width(), self.image.height()]
+    const GRAY: u8 = 100;
+
+    fn image(width: usize, height: usize) -> Image {
+        Image::from_rgb8(width, height, vec![GRAY; width * height * 3]).unwrap()
     }
 
-    /// Fills an area, as far as it lies in the picture.
-    fn fill(&mut self, area: Area, color: [u8; 3]) {
-        let [width, height] = self.bounds();
-        let columns = area.x1.min(width)..area.x2.min(width);
-        let pixels = self.image.pixels_mut().as_chunks_mut::<3>().0;
-        for row in pixels.chunks_exact_mut(width).take(area.y2.min(height)).skip(area.y1) {
-            row[columns.clone()].fill(color);
-        }
+    /// The pixels that the drawing changes, as a picture of `#` and `.`.
+    fn changed(results: &Results, width: usize, height: usize) -> Vec<String> {
+        let options = PlotOptions { labels: false, line_width: Some(1), ..PlotOptions::default() };
+        let drawn = results.plot_with(&image(width, height), &options);
+        let pixel = |pixel: &[u8]| if pixel == [GRAY; 3] { '.' } else { '#' };
+        drawn.pixels().chunks(width * 3).map(|row| row.chunks(3).map(pixel).collect()).collect()
     }
 
-    /// Draws the border of an area, inwards from its edges.
-    fn frame(&mut self, area: Area, line_width: usize, color: [u8; 3]) {
-        let Area { x1, y1, x2, y2 } = area;
-        self.fill(Area { y2: y2.min(y1 + line_width), ..area }, color);
-        self.fill(Area { y1: y1.max(y2.saturating_sub(line_width)), ..area }, color);
-        self.fill(Area { x2: x2.min(x1 + line_width), ..area }, color);
-        self.fill(Area { x1: x1.max(x2.saturating_sub(line_width)), ..area }, color);
+    fn names() -> std::sync::Arc<[String]> {
+        ["person", "bus"].map(str::to_owned).into()
     }
 
-    /// Covers a share of a pixel, if it lies in the picture.
-    fn mix(&mut self, x: usize, y: usize, color: [u8; 3], share: f32) {
-        let [width, height] = self.bounds();
-        if x >= width || y >= height {
-            return;
-        }
-        let pixel = &mut self.image.pixels_mut()[(y * width + x) * 3..][..3];
-        for (to, over) in pixel.iter_mut().zip(color) {
-            let under = f32::from(*to);
-            *to = (under + (f32::from(over) - under) * share.clamp(0.0, 1.0)).round() as u8;
-        }
+    #[test]
+    fn masks_are_colored_inside() {
+        let mut boxes = Boxes::new([6, 8]);
+        boxes.push([20.0, 20.0, 30.0, 30.0], 0.5, 0);
+        let mut masks = Masks::new([6, 8]);
+        masks.push(Mask::new([2, 1], 4, [[1; 4]; 4].concat()).unwrap());
+        let results = Results::segment(names(), [6, 8], boxes, masks);
+        let inside = changed(&results, 8, 6);
+        assert!(inside[3][3..5].chars().all(|pixel| pixel == '#'), "{inside:?}");
+        assert!(inside[0].chars().chain(inside[3][..1].chars()).all(|pixel| pixel == '.'), "{inside:?}");
+    }
+
+    #[test]
+    fn rotated_boxes_are_outlined() {
+        let mut obb = RotatedBoxes::new([9, 9]);
+        obb.push(RotatedDetection { xywhr: [4.5, 4.5, 6.0, 4.0, 0.0], confidence: 0.5, class: 1 });
+        let rows = changed(&Results::obb(names(), [9, 9], obb), 9, 9);
+        assert_eq!(rows[4], ".#.....#.", "{rows:?}");
+        assert_eq!(rows[0], ".........", "{rows:?}");
+    }
+
+    #[test]
+    fn only_visible_keypoints_are_drawn() {
+        let point = |x: f32, visible| Keypoint { xy: [x, 4.5], visible };
+        let mut boxes = Boxes::new([9, 20]);
+        boxes.push([50.0, 50.0, 60.0, 60.0], 0.5, 0);
+        let mut keypoints = Keypoints::new([9, 20], 2);
+        keypoints.push(&[point(4.5, Some(0.9)), point(15.5, Some(0.1))]).unwrap();
+        let rows = changed(&Results::pose(names(), [9, 20], boxes, keypoints), 20, 9);
+        assert!(rows[4][3..6].contains('#') && !rows[4][9..].contains('#'), "{rows:?}");
+    }
+
+    #[test]
+    fn maps_cover_the_picture_and_lists_stand_in_the_corner() {
+        let map = ClassMap::new([2, 3], vec![0, 0, 1, 1, 1, 1]).unwrap();
+        assert_eq!(changed(&Results::semantic(names(), map), 3, 2), ["###", "###"]);
+        let depth = DepthMap::new([1, 3], vec![1.0, 2.0, f32::NAN]).unwrap();
+        let drawn = Results::depth(names(), depth).plot(&image(3, 1));
+        assert_eq!(drawn.pixels(), [depth_color(0.0), depth_color(1.0), [0; 3]].concat());
+        let listed = Results::classify(names(), [90, 300], Probs::new(vec![0.2, 0.8])).plot(&image(300, 90));
+        assert_eq!(listed.pixels()[..3], Tone::of_class(1).color);
+        assert_eq!(listed.pixels()[listed.pixels().len() - 3..], [GRAY; 3]);
+    }
+
+    #[test]
+    fn maps_of_another_size_are_left_out() {
+        let map = ClassMap::new([1, 1], vec![1]).unwrap();
+        assert_eq!(changed(&Results::semantic(names(), map), 2, 2), ["..", ".."]);
     }
 }

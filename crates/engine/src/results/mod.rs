@@ -1,12 +1,21 @@
 //! What was found in a picture, as numbers, text, JSON and drawing.
 
 mod boxes;
+mod canvas;
+mod contour;
 mod draw;
 mod json;
+mod keypoints;
 mod label;
+mod maps;
+mod masks;
+mod obb;
+mod overlay;
 mod palette;
+mod probs;
+mod skeleton;
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,7 +23,15 @@ use serde::{Deserialize, Serialize};
 
 pub use boxes::{Boxes, Detection};
 pub use draw::PlotOptions;
-pub use json::{Corners, Record};
+pub use json::{Corners, KeypointColumns, Outline, Record};
+pub use keypoints::{Keypoint, Keypoints};
+pub use maps::{ClassMap, DepthMap, DepthRange};
+pub use masks::{Mask, Masks};
+pub use obb::{RotatedBoxes, RotatedDetection};
+pub use probs::Probs;
+
+/// Classes of a class map that [`Results::verbose`] names.
+const MAX_TOLD: usize = 5;
 
 /// What a network was trained for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -79,6 +96,18 @@ pub struct Speed {
 
 /// What was found in one picture.
 ///
+/// Which parts are there follows from the task:
+///
+/// | task | parts |
+/// |---|---|
+/// | detect | `boxes` |
+/// | segment | `boxes`, `masks` |
+/// | pose | `boxes`, `keypoints` |
+/// | obb | `obb` |
+/// | classify | `probs` |
+/// | semantic | `class_map` |
+/// | depth | `depth` |
+///
 /// With serde it travels between processes, whole and exactly; [`Results::to_json`] is what people read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
@@ -93,18 +122,87 @@ pub struct Results {
     pub input_shape: [usize; 2],
     /// The file that the picture comes from, if it is known.
     pub path: Option<PathBuf>,
-    /// Boxes by falling confidence.
+    /// Boxes by falling confidence; none if the task has no upright boxes.
     pub boxes: Boxes,
+    /// The mask of each box.
+    pub masks: Option<Masks>,
+    /// The keypoints of each box.
+    pub keypoints: Option<Keypoints>,
+    /// Rotated boxes by falling confidence.
+    pub obb: Option<RotatedBoxes>,
+    /// The probability of each class.
+    pub probs: Option<Probs>,
+    /// The class of each pixel.
+    pub class_map: Option<ClassMap>,
+    /// The distance of each pixel.
+    pub depth: Option<DepthMap>,
     /// How long it took.
     pub speed: Speed,
 }
 
 impl Results {
+    /// Results with nothing found yet in a picture of `orig_shape`, from an input of the same size.
+    #[must_use]
+    pub fn new(task: Task, names: Arc<[String]>, orig_shape: [usize; 2]) -> Self {
+        Self {
+            task,
+            names,
+            orig_shape,
+            input_shape: orig_shape,
+            path: None,
+            boxes: Boxes::new(orig_shape),
+            masks: None,
+            keypoints: None,
+            obb: None,
+            probs: None,
+            class_map: None,
+            depth: None,
+            speed: Speed::default(),
+        }
+    }
+
     /// Results of a detection in a picture of `orig_shape`, from an input of the same size.
     #[must_use]
     pub fn detect(names: Arc<[String]>, orig_shape: [usize; 2], boxes: Boxes) -> Self {
-        let (path, speed) = (None, Speed::default());
-        Self { task: Task::Detect, names, orig_shape, input_shape: orig_shape, path, boxes, speed }
+        Self { boxes, ..Self::new(Task::Detect, names, orig_shape) }
+    }
+
+    /// Results of instance segmentation: one mask for each box.
+    #[must_use]
+    pub fn segment(names: Arc<[String]>, orig_shape: [usize; 2], boxes: Boxes, masks: Masks) -> Self {
+        Self { boxes, masks: Some(masks), ..Self::new(Task::Segment, names, orig_shape) }
+    }
+
+    /// Results of pose estimation: the keypoints of each box.
+    #[must_use]
+    pub fn pose(names: Arc<[String]>, orig_shape: [usize; 2], boxes: Boxes, keypoints: Keypoints) -> Self {
+        Self { boxes, keypoints: Some(keypoints), ..Self::new(Task::Pose, names, orig_shape) }
+    }
+
+    /// Results of a detection with rotated boxes.
+    #[must_use]
+    pub fn obb(names: Arc<[String]>, orig_shape: [usize; 2], obb: RotatedBoxes) -> Self {
+        Self { obb: Some(obb), ..Self::new(Task::Obb, names, orig_shape) }
+    }
+
+    /// Results of a classification.
+    #[must_use]
+    pub fn classify(names: Arc<[String]>, orig_shape: [usize; 2], probs: Probs) -> Self {
+        Self { probs: Some(probs), ..Self::new(Task::Classify, names, orig_shape) }
+    }
+
+    /// Results of semantic segmentation.
+    #[must_use]
+    pub fn semantic(names: Arc<[String]>, class_map: ClassMap) -> Self {
+        let orig_shape = class_map.shape();
+        Self { class_map: Some(class_map), ..Self::new(Task::Semantic, names, orig_shape) }
+    }
+
+    /// Results of depth estimation.
+    #[must_use]
+    pub fn depth(names: Arc<[String]>, depth: DepthMap) -> Self {
+        let orig_shape = depth.shape();
+        Self { depth: Some(depth), ..Self::new(Task::Depth, names, orig_shape) }
     }
 
     /// The same results with another `input_shape`.
@@ -131,20 +229,45 @@ impl Results {
         self.names.get(class).cloned().unwrap_or_else(|| class.to_string())
     }
 
-    /// What was found as text, by class: `4 persons, 1 bus`, or `(no detections)`.
+    /// What was found as text.
+    ///
+    /// Objects by class: `4 persons, 1 bus`, or `(no detections)`. Of a classification the five likeliest classes:
+    /// `cat 0.93, dog 0.04`. Of a class map the classes with their shares of the picture: `road 61.2%, sky 20.0%`. Of
+    /// a depth map nearest and farthest: `depth 1.14-8.02m`.
     #[must_use]
     pub fn verbose(&self) -> String {
-        let mut classes = self.boxes.cls().to_vec();
-        classes.sort_unstable();
-        let mut text = String::new();
-        for group in classes.chunk_by(|a, b| a == b) {
-            let comma = if text.is_empty() { "" } else { ", " };
-            let plural = if group.len() > 1 { "s" } else { "" };
-            // Writing to a string can't fail.
-            let _ = write!(text, "{comma}{} {}{plural}", group.len(), self.name(group[0]));
+        if let Some(probs) = &self.probs {
+            return joined(probs.top(5).map(|(class, value)| format!("{} {value:.2}", self.name(class))));
         }
-        if text.is_empty() { "(no detections)".to_owned() } else { text }
+        if let Some(map) = &self.class_map {
+            let mut counts = map.counts();
+            counts.sort_by_key(|&(class, count)| (std::cmp::Reverse(count), class));
+            let share = |count: usize| 100.0 * count as f64 / map.classes().len() as f64;
+            let shown = counts.into_iter().take(MAX_TOLD);
+            return joined(shown.map(|(class, count)| format!("{} {:.1}%", self.name(class), share(count))));
+        }
+        if let Some(depth) = &self.depth {
+            return match depth.range() {
+                Some(DepthRange { min, max, .. }) => format!("depth {min:.2}-{max:.2}m"),
+                None => "(no depth)".to_owned(),
+            };
+        }
+        let mut classes = match &self.obb {
+            Some(obb) => obb.iter().map(|found| found.class).collect(),
+            None => self.boxes.cls().to_vec(),
+        };
+        classes.sort_unstable();
+        let counted = classes.chunk_by(|a, b| a == b).map(|group| {
+            let plural = if group.len() > 1 { "s" } else { "" };
+            format!("{} {}{plural}", group.len(), self.name(group[0]))
+        });
+        joined(counted)
     }
+}
+
+fn joined(parts: impl Iterator<Item = String>) -> String {
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "(no detections)".to_owned() } else { parts.join(", ") }
 }
 
 #[cfg(test)]
@@ -164,5 +287,21 @@ mod tests {
         check(&[1], "1 bus");
         check(&[0, 1, 0, 0, 0], "4 persons, 1 bus");
         check(&[7, 7, 1], "1 bus, 2 7s");
+    }
+
+    #[test]
+    fn verbose_fits_the_task() {
+        let names: Arc<[String]> = ["person", "bus"].map(str::to_owned).into();
+        let probs = Probs::new(vec![0.25, 0.75]);
+        assert_eq!(Results::classify(names.clone(), [1, 1], probs).verbose(), "bus 0.75, person 0.25");
+        let map = ClassMap::new([1, 4], vec![1, 1, 0, 1]).unwrap();
+        assert_eq!(Results::semantic(names.clone(), map).verbose(), "bus 75.0%, person 25.0%");
+        let map = DepthMap::new([1, 2], vec![1.0, 2.5]).unwrap();
+        assert_eq!(Results::depth(names.clone(), map).verbose(), "depth 1.00-2.50m");
+        let map = DepthMap::new([1, 1], vec![f32::NAN]).unwrap();
+        assert_eq!(Results::depth(names.clone(), map).verbose(), "(no depth)");
+        let mut obb = RotatedBoxes::new([9, 9]);
+        obb.push(RotatedDetection { xywhr: [5.0, 5.0, 2.0, 2.0, 0.1], confidence: 0.5, class: 1 });
+        assert_eq!(Results::obb(names, [9, 9], obb).verbose(), "1 bus");
     }
 }

@@ -24,6 +24,28 @@ const COLORS: [[u8; 3]; 20] = [
     [173, 180, 3],
 ];
 
+/// Colors of distances from near to far: lightness falls evenly in Oklab while the hue turns from yellow by way of red
+/// to blue, with as much chroma as a screen can show up to a limit.
+const DEPTHS: [[u8; 3]; 17] = [
+    [251, 241, 174],
+    [255, 219, 147],
+    [254, 198, 135],
+    [254, 175, 124],
+    [254, 150, 118],
+    [254, 121, 121],
+    [244, 95, 136],
+    [221, 81, 156],
+    [193, 73, 172],
+    [160, 69, 182],
+    [126, 67, 184],
+    [90, 66, 177],
+    [53, 65, 161],
+    [0, 63, 136],
+    [2, 59, 91],
+    [2, 50, 65],
+    [1, 39, 45],
+];
+
 const DARK: [u8; 3] = [16, 16, 20];
 const LIGHT: [u8; 3] = [255, 255, 255];
 
@@ -36,10 +58,26 @@ pub(super) struct Tone {
 
 impl Tone {
     pub(super) fn of_class(class: usize) -> Self {
-        let color = COLORS[class % COLORS.len()];
+        Self::of_color(COLORS[class % COLORS.len()])
+    }
+
+    pub(super) fn of_color(color: [u8; 3]) -> Self {
         let on = |text| contrast(color, text);
         Self { color, text: if on(LIGHT) >= on(DARK) { LIGHT } else { DARK } }
     }
+}
+
+/// The color of a distance from 0, the nearest, to 1, the farthest.
+pub(super) fn depth_color(share: f32) -> [u8; 3] {
+    let at = share.clamp(0.0, 1.0) * (DEPTHS.len() - 1) as f32;
+    // What is not a number becomes 0.
+    let low = (at as usize).min(DEPTHS.len() - 2);
+    let fraction = at - low as f32;
+    let (near, far) = (DEPTHS[low], DEPTHS[low + 1]);
+    [0, 1, 2].map(|channel| {
+        let (near, far) = (f32::from(near[channel]), f32::from(far[channel]));
+        (near + (far - near) * fraction).round() as u8
+    })
 }
 
 /// Contrast of two colors by WCAG 2: 1 (the same) to 21.
@@ -64,6 +102,13 @@ mod tests {
             let Tone { color, text } = Tone::of_class(class);
             assert!(contrast(color, text) >= 4.0, "{color:?} {text:?} {}", contrast(color, text));
         }
+    }
+
+    #[test]
+    fn far_is_darker_than_near() {
+        let lightness = |step: u8| luminance(depth_color(f32::from(step) / 100.0));
+        assert!((1..=100).all(|step| lightness(step) < lightness(step - 1)));
+        assert_eq!((depth_color(-1.0), depth_color(2.0)), (DEPTHS[0], DEPTHS[16]));
     }
 
     #[test]

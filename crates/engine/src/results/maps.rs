@@ -1,0 +1,129 @@
+//! A value for each pixel: classes and distances.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// The class of every pixel of a picture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassMap {
+    shape: [usize; 2],
+    classes: Vec<u16>,
+}
+
+impl ClassMap {
+    /// Takes the classes of a picture of `shape` (height, width), row after row.
+    ///
+    /// Errors with `ErrorKind::Shape` unless there is one for each pixel.
+    pub fn new(shape: [usize; 2], classes: Vec<u16>) -> Result<Self> {
+        check_len("class map", shape, classes.len())?;
+        Ok(Self { shape, classes })
+    }
+
+    /// Height and width of the picture.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Class indices row after row.
+    #[must_use]
+    pub fn classes(&self) -> &[u16] {
+        &self.classes
+    }
+
+    /// Classes that appear, by index, with the number of their pixels.
+    #[must_use]
+    pub fn counts(&self) -> Vec<(usize, usize)> {
+        let mut counts = Vec::new();
+        // Neighbors are mostly alike, so runs are counted.
+        for run in self.classes.chunk_by(|a, b| a == b) {
+            let class = usize::from(run[0]);
+            if counts.len() <= class {
+                counts.resize(class + 1, 0);
+            }
+            counts[class] += run.len();
+        }
+        counts.into_iter().enumerate().filter(|&(_, count)| count > 0).collect()
+    }
+}
+
+/// The distance of every pixel of a picture from the camera, in meters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DepthMap {
+    shape: [usize; 2],
+    meters: Vec<f32>,
+}
+
+/// Smallest, largest and mean distance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct DepthRange {
+    /// Nearest, in meters.
+    pub min: f32,
+    /// Farthest, in meters.
+    pub max: f32,
+    /// Mean, in meters.
+    pub mean: f32,
+}
+
+impl DepthMap {
+    /// Takes the distances of a picture of `shape` (height, width), row after row.
+    ///
+    /// Errors with `ErrorKind::Shape` unless there is one for each pixel.
+    pub fn new(shape: [usize; 2], meters: Vec<f32>) -> Result<Self> {
+        check_len("depth map", shape, meters.len())?;
+        Ok(Self { shape, meters })
+    }
+
+    /// Height and width of the picture.
+    #[must_use]
+    pub fn shape(&self) -> [usize; 2] {
+        self.shape
+    }
+
+    /// Distances row after row, in meters.
+    #[must_use]
+    pub fn meters(&self) -> &[f32] {
+        &self.meters
+    }
+
+    /// Nearest, farthest and mean distance of the pixels that have one; `None` if none has.
+    #[must_use]
+    pub fn range(&self) -> Option<DepthRange> {
+        let (mut min, mut max, mut sum, mut count) = (f32::INFINITY, f32::NEG_INFINITY, 0.0f64, 0usize);
+        for &value in self.meters.iter().filter(|value| value.is_finite()) {
+            (min, max) = (min.min(value), max.max(value));
+            sum += f64::from(value);
+            count += 1;
+        }
+        (count > 0).then(|| DepthRange { min, max, mean: (sum / count as f64) as f32 })
+    }
+}
+
+fn check_len(at: &str, shape: [usize; 2], got: usize) -> Result<()> {
+    if shape[0].checked_mul(shape[1]) == Some(got) {
+        return Ok(());
+    }
+    Err(Error::shape(at, format!("got {got} values for a picture of {shape:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pixels_are_counted_by_class() {
+        let map = ClassMap::new([2, 3], vec![4, 4, 0, 4, 300, 0]).unwrap();
+        assert_eq!(map.counts(), [(0, 2), (4, 3), (300, 1)]);
+        assert!(ClassMap::new([0, 0], Vec::new()).unwrap().counts().is_empty());
+        assert!(ClassMap::new([2, 3], vec![0; 5]).is_err());
+    }
+
+    #[test]
+    fn a_range_is_of_what_is_known() {
+        let map = DepthMap::new([1, 4], vec![1.0, f32::INFINITY, 4.0, f32::NAN]).unwrap();
+        assert_eq!(map.range(), Some(DepthRange { min: 1.0, max: 4.0, mean: 2.5 }));
+        assert_eq!(DepthMap::new([1, 1], vec![f32::NAN]).unwrap().range(), None);
+        assert!(DepthMap::new([usize::MAX, 2], Vec::new()).is_err());
+    }
+}

@@ -56,6 +56,16 @@ pub struct Letterbox {
     left: usize,
     gain_yx: [f64; 2],
     pad_yx: [usize; 2],
+    back_hw: [usize; 2],
+}
+
+/// What of a network's input is picture, in whole pixels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// First row and column.
+    pub top_left: [usize; 2],
+    /// Height and width.
+    pub hw: [usize; 2],
 }
 
 impl Letterbox {
@@ -87,18 +97,36 @@ impl Letterbox {
 
     fn placed(image_hw: [usize; 2], net_hw: [usize; 2], scaled_hw: [usize; 2], placement: Placement) -> Self {
         let gain = fit(image_hw, net_hw);
-        let (top_left, pad_yx, gain_yx) = match placement {
-            Placement::TopLeft => ([0, 0], [0, 0], [gain; 2]),
+        let (top_left, pad_yx, gain_yx, back_hw) = match placement {
+            Placement::TopLeft => ([0, 0], [0, 0], [gain; 2], scaled_hw),
             Placement::Center => {
                 // The way back sees only the two sizes, and takes the gain that rounding to whole pixels has left in
                 // each direction. Where that made the scaled picture a little smaller than `rect` promised, both differ
                 // from the way there; boxes are published this way.
                 let back_hw = image_hw.map(|side| round(side as f64 * gain).max(1));
                 let gain_yx = [0, 1].map(|axis| back_hw[axis] as f64 / image_hw[axis] as f64);
-                (half_of_rest(net_hw, scaled_hw), half_of_rest(net_hw, back_hw), gain_yx)
+                (half_of_rest(net_hw, scaled_hw), half_of_rest(net_hw, back_hw), gain_yx, back_hw)
             }
         };
-        Self { image_hw, net_hw, scaled_hw, top: top_left[0], left: top_left[1], gain_yx, pad_yx }
+        Self { image_hw, net_hw, scaled_hw, top: top_left[0], left: top_left[1], gain_yx, pad_yx, back_hw }
+    }
+
+    /// Scales pictures of `image_hw` to exactly `net_hw`, without keeping their proportions.
+    ///
+    /// Errors with `ErrorKind::Argument` if a side is zero.
+    pub fn stretch(image_hw: [usize; 2], net_hw: [usize; 2]) -> Result<Self> {
+        check_sizes(image_hw, net_hw)?;
+        let gain_yx = [0, 1].map(|axis| net_hw[axis] as f64 / image_hw[axis] as f64);
+        Ok(Self {
+            image_hw,
+            net_hw,
+            scaled_hw: net_hw,
+            top: 0,
+            left: 0,
+            gain_yx,
+            pad_yx: [0, 0],
+            back_hw: net_hw,
+        })
     }
 
     /// Size of the picture.
@@ -131,6 +159,11 @@ impl Letterbox {
         self.gain_yx
     }
 
+    /// What of the input is picture, for the way back.
+    pub(crate) fn window(&self) -> Window {
+        Window { top_left: self.pad_yx, hw: self.back_hw }
+    }
+
     /// Maps a point `[x, y]` of the input to the picture, where it may fall outside.
     #[must_use]
     pub fn map_point(&self, xy_net: [f32; 2]) -> [f32; 2] {
@@ -142,10 +175,25 @@ impl Letterbox {
     /// Maps a box `[x1, y1, x2, y2]` of the input to the picture and clips it there.
     #[must_use]
     pub fn map_box(&self, xyxy_net: [f32; 4]) -> [f32; 4] {
-        let [height, width] = self.image_hw.map(|side| side as f32);
         let [x1, y1, x2, y2] = xyxy_net;
-        let ([x1, y1], [x2, y2]) = (self.map_point([x1, y1]), self.map_point([x2, y2]));
-        [x1.clamp(0.0, width), y1.clamp(0.0, height), x2.clamp(0.0, width), y2.clamp(0.0, height)]
+        let ([x1, y1], [x2, y2]) = (self.map_point_clipped([x1, y1]), self.map_point_clipped([x2, y2]));
+        [x1, y1, x2, y2]
+    }
+
+    /// Maps a point `[x, y]` of the input to the picture and clips it there.
+    #[must_use]
+    pub fn map_point_clipped(&self, xy_net: [f32; 2]) -> [f32; 2] {
+        let [height, width] = self.image_hw.map(|side| side as f32);
+        let [x, y] = self.map_point(xy_net);
+        [x.clamp(0.0, width), y.clamp(0.0, height)]
+    }
+
+    /// Maps a rotated box `[x, y, w, h, angle]` of the input to the picture, where it may reach outside.
+    #[must_use]
+    pub fn map_rotated(&self, [x, y, w, h, angle]: [f32; 5]) -> [f32; 5] {
+        let [x, y] = self.map_point([x, y]);
+        let [gain_y, gain_x] = self.gain_yx.map(|gain| gain as f32);
+        [x, y, w / gain_x, h / gain_y, angle]
     }
 
     /// Writes the scaled and padded picture as pixels of three `f32`.

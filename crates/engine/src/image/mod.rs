@@ -1,6 +1,7 @@
 //! Pictures: reading and writing them, finding them on disk, and fitting them to a network's input.
 
 mod codec;
+mod crop;
 mod jpeg;
 mod letterbox;
 mod resize;
@@ -12,6 +13,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 pub use codec::DecodeLimits;
+pub use crop::{CenterCrop, Normalization};
 pub use letterbox::{Color, InputSpec, Letterbox, LetterboxScratch, Placement};
 
 /// A picture of 8-bit RGB pixels, at least one pixel wide and high.

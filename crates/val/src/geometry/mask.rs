@@ -1,0 +1,225 @@
+//! Masks of one bit a pixel.
+
+/// Which pixels of a picture belong to an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mask {
+    hw: [usize; 2],
+    words_per_row: usize,
+    /// Rows from the top, each begins a new word; the first pixel is the lowest bit.
+    words: Vec<u64>,
+    area: usize,
+}
+
+impl Mask {
+    /// A mask of `[height, width]` without pixels.
+    #[must_use]
+    pub fn new(hw: [usize; 2]) -> Self {
+        let words_per_row = hw[1].div_ceil(64);
+        Self { hw, words_per_row, words: vec![0; words_per_row * hw[0]], area: 0 }
+    }
+
+    /// A mask of `[height, width]` with the pixels for which `is_inside` holds, rows from the top.
+    ///
+    /// Values beyond the last pixel are left out; pixels without a value are outside.
+    #[must_use]
+    pub fn from_values<T>(hw: [usize; 2], values: &[T], is_inside: impl Fn(&T) -> bool) -> Self {
+        let mut mask = Self::new(hw);
+        for (row, values) in values.chunks(hw[1].max(1)).take(hw[0]).enumerate() {
+            let words = &mut mask.words[row * mask.words_per_row..];
+            for (word, values) in words.iter_mut().zip(values.chunks(64)) {
+                let bits = values.iter().enumerate().map(|(bit, value)| u64::from(is_inside(value)) << bit);
+                *word = bits.fold(0, |all, bit| all | bit);
+            }
+        }
+        mask.count();
+        mask
+    }
+
+    /// Height and width in pixels.
+    #[must_use]
+    pub fn hw(&self) -> [usize; 2] {
+        self.hw
+    }
+
+    /// Number of pixels inside.
+    #[must_use]
+    pub fn area(&self) -> usize {
+        self.area
+    }
+
+    /// Whether the pixel at column `x` of row `y` is inside; false beyond the borders.
+    #[must_use]
+    pub fn get(&self, x: usize, y: usize) -> bool {
+        let is_on = x < self.hw[1] && y < self.hw[0];
+        is_on && self.words[y * self.words_per_row + x / 64] >> (x % 64) & 1 == 1
+    }
+
+    /// Adds the pixels `from..to` of a row; what lies beyond the borders is left out.
+    pub fn fill_row(&mut self, row: usize, from: usize, to: usize) {
+        let to = to.min(self.hw[1]);
+        if row >= self.hw[0] {
+            return;
+        }
+        let words = &mut self.words[row * self.words_per_row..][..self.words_per_row];
+        let mut at = from;
+        while at < to {
+            let end = to.min((at / 64 + 1) * 64);
+            let bits = (u64::MAX >> (64 - (end - at))) << (at % 64);
+            let word = &mut words[at / 64];
+            self.area += (bits & !*word).count_ones() as usize;
+            *word |= bits;
+            at = end;
+        }
+    }
+
+    /// Intersection over union of two masks of one size; 0 if both are empty or their sizes differ.
+    #[must_use]
+    pub fn iou(&self, other: &Self) -> f64 {
+        if self.hw != other.hw {
+            return 0.0;
+        }
+        let pairs = self.words.iter().zip(&other.words);
+        let overlap = pairs.map(|(a, b)| (a & b).count_ones() as usize).sum::<usize>();
+        let union = self.area + other.area - overlap;
+        if union == 0 { 0.0 } else { overlap as f64 / union as f64 }
+    }
+
+    /// The bounding box `[x1, y1, x2, y2]` in whole pixels, if there is a pixel inside.
+    #[must_use]
+    pub fn bounds(&self) -> Option<[usize; 4]> {
+        let mut bounds = None::<[usize; 4]>;
+        for (y, row) in self.words.chunks(self.words_per_row.max(1)).enumerate() {
+            let Some(first) = row.iter().position(|&word| word != 0) else { continue };
+            let last = row.iter().rposition(|&word| word != 0).unwrap_or(first);
+            let x1 = first * 64 + row[first].trailing_zeros() as usize;
+            let x2 = last * 64 + 64 - row[last].leading_zeros() as usize;
+            bounds = Some(bounds.map_or([x1, y, x2, y + 1], |[l, t, r, _]| [l.min(x1), t, r.max(x2), y + 1]));
+        }
+        bounds
+    }
+
+    /// Lengths of runs down the columns, outside and inside in turn, beginning outside: COCO's uncompressed RLE.
+    #[must_use]
+    pub fn run_lengths(&self) -> Vec<usize> {
+        let [height, width] = self.hw;
+        let (mut runs, mut is_inside, mut run) = (Vec::new(), false, 0);
+        for x in 0..width {
+            for y in 0..height {
+                if self.get(x, y) != is_inside {
+                    runs.push(run);
+                    (is_inside, run) = (!is_inside, 0);
+                }
+                run += 1;
+            }
+        }
+        runs.push(run);
+        runs
+    }
+
+    /// The run lengths as the text that COCO's tools read.
+    ///
+    /// Each length from the fourth on is written as its difference from the one two before; numbers are cut into groups
+    /// of five bits, lowest first, each with a bit that says whether more follow, as characters from `0` on.
+    #[must_use]
+    pub fn coco_rle(&self) -> String {
+        let runs = self.run_lengths();
+        let mut text = String::new();
+        for (idx, &run) in runs.iter().enumerate() {
+            let before = if idx > 2 { runs[idx - 2] as i64 } else { 0 };
+            let mut rest = run as i64 - before;
+            loop {
+                let group = (rest & 31) as u8;
+                rest >>= 5;
+                // The sign is the highest bit of the last group.
+                let is_last = if group & 16 == 0 { rest == 0 } else { rest == -1 };
+                text.push(char::from(48 + group + if is_last { 0 } else { 32 }));
+                if is_last {
+                    break;
+                }
+            }
+        }
+        text
+    }
+
+    fn count(&mut self) {
+        self.area = self.words.iter().map(|word| word.count_ones() as usize).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn mask(hw: [usize; 2], text: &str) -> Mask {
+        let values: Vec<char> = text.chars().collect();
+        Mask::from_values(hw, &values, |value| *value == '#')
+    }
+
+    #[test]
+    fn overlaps() {
+        let (a, b) = (mask([2, 3], "##.##."), mask([2, 3], ".##.##"));
+        assert_eq!((a.area(), a.iou(&a), a.iou(&b)), (4, 1.0, 2.0 / 6.0));
+        assert_eq!(a.iou(&Mask::new([2, 3])), 0.0);
+        assert_eq!(Mask::new([2, 3]).iou(&Mask::new([2, 3])), 0.0);
+        assert_eq!(a.iou(&Mask::new([3, 2])), 0.0);
+        assert_eq!((a.bounds(), b.bounds()), (Some([0, 0, 2, 2]), Some([1, 0, 3, 2])));
+        assert_eq!(Mask::new([2, 3]).bounds(), None);
+        assert!(!a.get(3, 0) && !a.get(0, 2) && a.get(1, 1));
+        assert_eq!(Mask::new([0, 0]).area(), 0);
+    }
+
+    #[test]
+    fn run_lengths_go_down_the_columns() {
+        assert_eq!(mask([2, 3], ".#..##").run_lengths(), [2, 2, 1, 1]);
+        assert_eq!(mask([2, 2], "####").run_lengths(), [0, 4]);
+        assert_eq!(Mask::new([2, 2]).run_lengths(), [4]);
+        assert_eq!(mask([2, 3], ".#..##").coco_rle(), "221O");
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_filled_as_pixels_are(
+            width in 1..200usize,
+            spans in prop::collection::vec((0..3usize, 0..220usize, 0..220usize), 0..6),
+        ) {
+            let hw = [2, width];
+            let mut filled = Mask::new(hw);
+            let mut pixels = vec![false; 2 * width];
+            for (row, from, to) in spans {
+                filled.fill_row(row, from, to);
+                if row < 2 {
+                    (from..to.min(width)).for_each(|x| pixels[row * width + x] = true);
+                }
+            }
+            prop_assert_eq!(filled, Mask::from_values(hw, &pixels, |pixel| *pixel));
+        }
+
+        #[test]
+        fn text_gives_the_runs_back(pixels in prop::collection::vec(any::<bool>(), 1..400)) {
+            let mask = Mask::from_values([pixels.len(), 1], &pixels, |pixel| *pixel);
+            prop_assert_eq!(decoded(&mask.coco_rle()), mask.run_lengths());
+        }
+    }
+
+    /// The run lengths of COCO's text.
+    fn decoded(text: &str) -> Vec<usize> {
+        let mut runs: Vec<i64> = Vec::new();
+        let (mut value, mut shift) = (0i64, 0);
+        for byte in text.bytes() {
+            let group = i64::from(byte - 48);
+            value |= (group & 31) << shift;
+            shift += 5;
+            if group & 32 == 0 {
+                if group & 16 != 0 {
+                    value |= -1 << shift;
+                }
+                let before = if runs.len() > 2 { runs[runs.len() - 2] } else { 0 };
+                runs.push(value + before);
+                (value, shift) = (0, 0);
+            }
+        }
+        runs.iter().map(|&run| run as usize).collect()
+    }
+}

@@ -1,4 +1,6 @@
-//! What the tests across crates share: where files lie, tolerances, and loading.
+//! What the tests across crates share: where files lie, tolerances, loading, and comparison with PyTorch.
+
+mod agreement;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,11 +8,16 @@ use std::path::{Path, PathBuf};
 use ferroyolo::{Model, ModelOptions, Tensor};
 use ferroyolo_tools::{Checkpoint, ConvertOptions};
 
-/// Largest difference of box coordinates from PyTorch's, in pixels of the input.
+pub use agreement::{Agreement, agreement, configurations};
+
+/// Largest difference of the coordinates of boxes and keypoints from PyTorch's, in pixels of the input.
 pub const BOX_TOLERANCE_PX: f32 = 0.01;
 
-/// Largest difference of scores from PyTorch's.
+/// Largest difference of scores and visibilities from PyTorch's.
 pub const SCORE_TOLERANCE: f32 = 1e-4;
+
+/// Largest difference of prototypes, mask coefficients, angles, class logits of cells, and depths from PyTorch's.
+pub const OTHER_TOLERANCE: f32 = 1e-3;
 
 /// The root of the repository.
 #[must_use]

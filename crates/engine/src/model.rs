@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Cpu, Device, Precision};
 use crate::error::{Error, Result};
 use crate::image::{Image, Placement};
-use crate::modules;
+use crate::modules::{self, DetectHead, Extra, NetworkHead};
 use crate::network::Network;
 use crate::results::{Results, Task};
 use crate::session::{PredictOptions, Session, SessionState};
@@ -143,6 +143,18 @@ impl Model {
     #[must_use]
     pub fn n_classes(&self) -> usize {
         self.inner.names.len()
+    }
+
+    /// Keypoints of an object and values of each: `[n, 2]` (x, y) or `[n, 3]` (and visibility). Only of networks for
+    /// keypoints.
+    #[must_use]
+    pub fn kpt_shape(&self) -> Option<[usize; 2]> {
+        match self.inner.network.head() {
+            NetworkHead::Detect(DetectHead { extra: Extra::Keypoints { n, values, .. }, .. }) => {
+                Some([*n, *values])
+            }
+            _ => None,
+        }
     }
 
     /// Pixels of the input per cell, one for each level of the head, finest first.

@@ -1,9 +1,14 @@
 //! The command line's grammar: commands, flags and the checks that need no model.
 
+use std::ffi::OsString;
+use std::fmt;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use ferroyolo::{Device, Head, Precision};
+
+use crate::crew::Sharing;
 
 /// Finds objects in pictures with trained YOLO networks.
 #[derive(Debug, Parser)]
@@ -29,6 +34,9 @@ pub enum Command {
     Convert(Convert),
     Inspect(Inspect),
     Devices(Devices),
+    /// Run jobs for another process of this program, which starts it
+    #[command(hide = true)]
+    Worker(Worker),
 }
 
 /// Which model runs, and on what.
@@ -96,6 +104,13 @@ pub struct Predict {
     /// Images that go through the network at once
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch)]
     pub batch: usize,
+    /// How workers share the model: shared, locked, per-thread, pool (threads), or process (processes, so that a
+    /// picture which crashes one costs only itself) [default: shared]
+    #[arg(long, value_name = "POLICY", value_parser = Sharing::from_str)]
+    pub policy: Option<Sharing>,
+    /// Batches to work on at the same time; they divide the CPUs [default: 1, or with --policy one for each CPU]
+    #[arg(long, value_name = "N", value_parser = parse_workers)]
+    pub workers: Option<usize>,
     /// Save annotated pictures in this directory
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
@@ -140,13 +155,29 @@ pub struct Forward {
 /// End to end takes a picture decoded in memory through letterbox, network and box decoding; `images_per_second` is
 /// measured end to end.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  ferroyolo bench -m yolo11n.pt --imgsz 640 --threads 2 --json -")]
+#[command(after_help = "Examples:\n  ferroyolo bench -m yolo11n.pt --imgsz 640 --threads 2 --json -\n  \
+                  ferroyolo bench -m yolo11n.pt --policies --workers 4\n  \
+                  ferroyolo bench -m yolo11n.pt --policies=pool,process")]
 pub struct Bench {
     #[command(flatten)]
     pub model: ModelArgs,
     /// Size of the network's input: N for a square, or H,W [default: what the model was trained for]
     #[arg(long, value_name = "N|H,W", value_parser = parse_imgsz)]
     pub imgsz: Option<ImgSize>,
+    /// The picture to measure end to end with [default: the sample picture built in]
+    #[arg(short, long, value_name = "PICTURE")]
+    pub source: Option<PathBuf>,
+    /// Compare the ways of sharing a model among workers: all, or those of a list of shared, locked, per-thread, pool,
+    /// process and separate-models (a model of its own for each, for comparison)
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, default_missing_value = "all",
+          value_parser = parse_ways)]
+    policies: Option<Ways>,
+    /// Workers to compare them with [default: one for each CPU]
+    #[arg(long, value_name = "N", value_parser = parse_workers)]
+    pub workers: Option<usize>,
+    /// Measure this way in this process, as a comparison does for each
+    #[arg(long, hide = true, value_parser = Way::from_str)]
+    pub way: Option<Way>,
     /// Timed runs
     #[arg(long, value_name = "N", default_value = "50", value_parser = parse_runs)]
     pub runs: usize,
@@ -159,6 +190,65 @@ pub struct Bench {
     /// Write the figures as one JSON object to this file; `-` is stdout, in place of the table
     #[arg(long, value_name = "PATH|-")]
     pub json: Option<PathBuf>,
+}
+
+impl Bench {
+    /// The ways of sharing to compare, if any.
+    pub fn ways(&self) -> Option<Vec<Way>> {
+        self.policies.as_ref().map(|Ways(ways)| ways.clone())
+    }
+}
+
+/// A way of sharing a model among workers that `bench` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// One that `predict` offers.
+    Policy(Sharing),
+    /// None: a model of its own for each.
+    SeparateModels,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Ways(Vec<Way>);
+
+impl Way {
+    fn all() -> impl Iterator<Item = Way> {
+        Sharing::ALL.into_iter().map(Way::Policy).chain([Way::SeparateModels])
+    }
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Way::Policy(sharing) => sharing.fmt(f),
+            Way::SeparateModels => f.write_str("separate-models"),
+        }
+    }
+}
+
+impl FromStr for Way {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Way, String> {
+        Way::all().find(|way| way.to_string() == name).ok_or_else(|| {
+            let known: Vec<_> = Way::all().map(|way| way.to_string()).collect();
+            format!("got '{name}', expected of {}", known.join(", "))
+        })
+    }
+}
+
+fn parse_ways(text: &str) -> Result<Ways, String> {
+    if text == "all" {
+        return Ok(Ways(Way::all().collect()));
+    }
+    let mut ways = Vec::new();
+    for name in text.split(',') {
+        let way = name.trim().parse()?;
+        if !ways.contains(&way) {
+            ways.push(way);
+        }
+    }
+    Ok(Ways(ways))
 }
 
 /// Turn a PyTorch checkpoint into a model file, without executing anything of it.
@@ -208,6 +298,21 @@ pub struct Inspect {
 #[command(after_help = "Example:\n  ferroyolo devices")]
 pub struct Devices {}
 
+impl fmt::Display for ImgSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ImgSize([h, w]) = self;
+        write!(f, "{h},{w}")
+    }
+}
+
+/// What a worker process needs to know.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "Example:\n  ferroyolo predict --policy process starts the workers that it needs")]
+pub struct Worker {
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
 /// Size of the network's input as asked for, `[height, width]` in pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImgSize(pub [usize; 2]);
@@ -217,6 +322,9 @@ const MAX_IMGSZ: usize = 16_384;
 
 /// More images than this at once only cost memory.
 const MAX_BATCH: usize = 1024;
+
+/// More workers than this only cost memory.
+const MAX_WORKERS: usize = 256;
 
 /// More runs than this make no figure more certain.
 const MAX_RUNS: usize = 1_000_000;
@@ -256,6 +364,11 @@ fn parse_batch(text: &str) -> Result<usize, String> {
     if n > MAX_BATCH { Err(format!("expected at most {MAX_BATCH}")) } else { Ok(n) }
 }
 
+fn parse_workers(text: &str) -> Result<usize, String> {
+    let n = parse_count(text)?;
+    if n > MAX_WORKERS { Err(format!("expected at most {MAX_WORKERS}")) } else { Ok(n) }
+}
+
 fn parse_runs(text: &str) -> Result<usize, String> {
     parse_count(text)?;
     parse_warmup(text)
@@ -278,6 +391,44 @@ fn parse_device(text: &str) -> Result<Device, String> {
             Some(Ok(idx)) => Ok(Device::Gpu(Some(idx))),
             _ => Err("expected auto, cpu, gpu or gpu:N".into()),
         },
+    }
+}
+
+/// The arguments that ask another process of this program for the model of `args`, with `threads`.
+pub fn model_args(args: &ModelArgs, threads: Option<usize>) -> Vec<OsString> {
+    let mut list = Vec::new();
+    let mut add = |flag: &str, value: OsString| list.extend([OsString::from(flag), value]);
+    if let Some(model) = &args.model {
+        add("--model", model.clone().into());
+    }
+    if let Some(threads) = threads {
+        add("--threads", threads.to_string().into());
+    }
+    if let Some(isa) = &args.isa {
+        add("--isa", isa.into());
+    }
+    add("--device", device_name(args.device).into());
+    add("--precision", precision_name(args.precision).into());
+    list
+}
+
+/// `device` as `--device` takes it.
+fn device_name(device: Device) -> String {
+    match device {
+        Device::Auto => "auto".into(),
+        Device::Cpu => "cpu".into(),
+        Device::Gpu(None) => "gpu".into(),
+        Device::Gpu(Some(idx)) => format!("gpu:{idx}"),
+    }
+}
+
+/// `precision` as `--precision` takes it.
+fn precision_name(precision: Precision) -> &'static str {
+    match precision {
+        Precision::F32 => "f32",
+        Precision::F16 => "f16",
+        Precision::Bf16 => "bf16",
+        Precision::Int8 => "int8",
     }
 }
 
@@ -329,6 +480,14 @@ mod tests {
     }
 
     #[test]
+    fn ways_of_sharing() {
+        assert_eq!(parse_ways("all").unwrap().0.len(), 6);
+        let pool = Way::Policy("pool".parse().unwrap());
+        assert_eq!(parse_ways("pool,separate-models,pool"), Ok(Ways(vec![pool, Way::SeparateModels])));
+        assert!(parse_ways("").is_err() && parse_ways("pool,").is_err() && parse_ways("All").is_err());
+    }
+
+    #[test]
     fn shares_and_counts() {
         assert_eq!(parse_share("0"), Ok(0.0));
         assert_eq!(parse_share("1"), Ok(1.0));
@@ -338,11 +497,18 @@ mod tests {
         assert!(parse_count("0").is_err() && parse_count("1").is_ok());
         assert!(parse_runs("0").is_err() && parse_runs("1000001").is_err() && parse_runs("1000000").is_ok());
         assert!(parse_warmup("0").is_ok() && parse_warmup("1000001").is_err());
+        assert!(parse_workers("0").is_err() && parse_workers("257").is_err() && parse_workers("256").is_ok());
         assert!(parse_batch("1025").is_err() && parse_batch("1024").is_ok());
     }
 
     #[test]
     fn devices() {
+        for device in [Device::Auto, Device::Cpu, Device::Gpu(None), Device::Gpu(Some(2))] {
+            assert_eq!(parse_device(&device_name(device)), Ok(device));
+        }
+        for precision in [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8] {
+            assert_eq!(parse_precision(precision_name(precision)), Ok(precision));
+        }
         assert!(matches!(parse_device("gpu:3"), Ok(Device::Gpu(Some(3)))));
         for bad in ["gpu:", "gpu:x", "cuda", ""] {
             assert!(parse_device(bad).is_err(), "{bad}");

@@ -15,6 +15,8 @@ pub enum Outcome {
     Done,
     /// Some of it failed; each failure has been told already.
     SomeFailed,
+    /// A signal asked for an end before all was done; with the exit status that tells which.
+    Stopped(u8),
 }
 
 /// Why a command stopped.

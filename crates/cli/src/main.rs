@@ -6,6 +6,7 @@
 
 mod args;
 mod commands;
+mod crew;
 mod error;
 mod input;
 mod model;
@@ -24,6 +25,7 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough (`| head`): that is no failure.
         Ok(Outcome::Done) | Err(Error::StdoutClosed) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),
+        Ok(Outcome::Stopped(status)) => ExitCode::from(status),
         Err(error) => {
             output::console::error(&error);
             ExitCode::from(error.exit_status())

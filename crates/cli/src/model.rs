@@ -30,12 +30,12 @@ pub struct Loaded {
     pub path: Option<PathBuf>,
 }
 
-/// Loads the model that `args` ask for; notices go to stderr unless `quiet`.
-pub fn load(args: &ModelArgs, quiet: bool) -> Result<Loaded> {
+/// Loads the model that `args` ask for, to use `threads` or all CPUs; notices go to stderr unless `quiet`.
+pub fn load(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Result<Loaded> {
     let options = ModelOptions {
         device: args.device,
         precision: args.precision,
-        threads: args.threads,
+        threads,
         isa: args.isa.as_deref().map(find_isa).transpose()?,
     };
     let Some(given) = &args.model else {

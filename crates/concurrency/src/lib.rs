@@ -12,6 +12,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "engine")]
+pub mod engine;
 pub mod error;
 mod factory;
 pub mod locked;
@@ -21,6 +23,7 @@ mod models;
 pub mod once_init;
 pub mod per_thread;
 pub mod pool;
+pub mod process;
 pub mod queue;
 mod sync;
 mod wait_list;
@@ -32,4 +35,5 @@ pub use metrics::Metrics;
 pub use once_init::{OnceError, OnceInit};
 pub use per_thread::{PerThread, PerThreadError};
 pub use pool::{Pool, PoolError, PoolGuard};
+pub use process::ProcessPool;
 pub use queue::{Canceller, DrainReport, Rejected, StartError, SubmitOptions, TaskQueue, Ticket};

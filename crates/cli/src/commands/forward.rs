@@ -15,7 +15,7 @@ pub fn run(args: &Forward) -> Result<Outcome> {
     if images.data().iter().any(|value| !(0.0..=1.0).contains(value)) {
         console::warning(&format!("{}: images has values outside 0..1", args.input.display()));
     }
-    let loaded = model::load(&args.model, false)?;
+    let loaded = model::load(&args.model, args.model.threads, false)?;
     let inputs = [Some(args.input.as_path()), loaded.path.as_deref()];
     refuse_to_overwrite("--output", &args.output, inputs.into_iter().flatten())?;
     let mut session: Session = loaded.model.session();

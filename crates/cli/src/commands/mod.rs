@@ -6,6 +6,7 @@ mod devices;
 mod forward;
 mod inspect;
 mod predict;
+mod worker;
 
 use crate::args::{Command, ImgSize};
 use crate::error::{Outcome, Result};
@@ -20,6 +21,7 @@ pub fn run(command: Command) -> Result<Outcome> {
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Devices(_) => devices::run(),
+        Command::Worker(args) => worker::run(&args),
     }
 }
 

@@ -1,17 +1,22 @@
 //! `ferroyolo predict`: pictures in, boxes out, in the order of the sources.
 
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::panic::resume_unwind;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use ferroyolo::{Head, Image, Model, PredictOptions, Results, Session};
+use ferroyolo::{Head, Model, PredictOptions};
+use ferroyolo_concurrency::process::signals::Shutdown;
 
 use super::input_size;
 use crate::args::Predict;
+use crate::crew::{Crew, Predicted, ProcessCrew, Sharing, Staffing, ThreadCrew};
 use crate::error::{Error, Outcome, Result};
-use crate::input::pipeline::{Picture, Pipeline, decode};
-use crate::input::sources;
-use crate::model::{self, head_name};
+use crate::input::pipeline::Pipeline;
+use crate::input::sources::{self, Sources};
+use crate::model::{self, Loaded, head_name};
+use crate::output::console;
 use crate::output::json::{JsonSink, is_stdout};
 use crate::output::report::Report;
 use crate::output::save::Saver;
@@ -21,9 +26,38 @@ const MAX_DECODERS: usize = 4;
 
 /// Runs the network over all sources.
 pub fn run(args: &Predict) -> Result<Outcome> {
-    let loaded = model::load(&args.model, args.quiet)?;
+    let staffing = Staffing::of(args.policy, args.workers, args.model.threads);
+    let loaded = model::load(&args.model, staffing.threads, args.quiet)?;
     let options = options(args, &loaded.model)?;
     let sources = sources::find(&args.source);
+    let mut report = report(args, &sources, &loaded)?;
+    // From here on the first Ctrl-C ends in order: what is on its way is finished and told.
+    let shutdown = Shutdown::install().map_err(|error| Error::named("signals", error))?;
+    let stop = || shutdown.requested().is_some();
+    match staffing.sharing {
+        Sharing::Threads(policy) => {
+            let crew = ThreadCrew::start(&loaded.model, policy, staffing.n_workers, &options)?;
+            predict(args, staffing, sources, &crew, &mut report, stop)?;
+        }
+        Sharing::Processes => {
+            // Only the workers need it.
+            drop(loaded);
+            let crew = ProcessCrew::start(&args.model, staffing, &options, report.wants_images())?;
+            predict(args, staffing, sources, &crew, &mut report, stop)?;
+        }
+    }
+    report.finish();
+    if let Some(request) = shutdown.requested() {
+        console::warning(&format!(
+            "stopped by a signal: {} image(s) done, the rest not begun",
+            report.n_done()
+        ));
+        return Ok(Outcome::Stopped(request.exit_code()));
+    }
+    Ok(if report.n_failures() > 0 { Outcome::SomeFailed } else { Outcome::Done })
+}
+
+fn report(args: &Predict, sources: &Sources, loaded: &Loaded) -> Result<Report> {
     let saver = Saver::new(args, &sources.directories)?;
     let json = args.json.as_deref().map(|target| {
         let inputs = sources.files.iter().map(PathBuf::as_path).chain(loaded.path.as_deref());
@@ -32,23 +66,7 @@ pub fn run(args: &Predict) -> Result<Outcome> {
     let json = json.transpose()?;
     let json_on_terminal = args.json.as_deref().is_some_and(is_stdout) && io::stdout().is_terminal();
     let show_progress = !args.quiet && !json_on_terminal;
-    let mut report = Report::new(args, sources.total, show_progress, json, saver);
-
-    // One batch is decoded while another is in the network.
-    let ahead = args.batch.max(2);
-    let n_cpus = thread::available_parallelism().map_or(1, usize::from);
-    let n_decoders = (n_cpus / 2).clamp(1, MAX_DECODERS);
-    let mut pictures = Pipeline::start(sources.items, ahead, n_decoders, decode)?;
-    let mut session = loaded.model.session();
-    loop {
-        let batch: Vec<_> = pictures.by_ref().take(args.batch).collect();
-        if batch.is_empty() {
-            break;
-        }
-        predict_batch(&mut session, &options, batch, &mut report)?;
-    }
-    report.finish();
-    Ok(if report.n_failures() > 0 { Outcome::SomeFailed } else { Outcome::Done })
+    Ok(Report::new(args, sources.total, show_progress, json, saver))
 }
 
 fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
@@ -75,41 +93,50 @@ fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
     })
 }
 
-/// Takes the readable pictures of `batch` through the network at once and reports all of them in order.
-fn predict_batch(
-    session: &mut Session,
-    options: &PredictOptions,
-    batch: Vec<Picture>,
+/// Hands the pictures to `crew`, batch by batch, while another thread reports what comes back, in order.
+///
+/// So pictures are decoded, predicted and saved at the same time, and never more than a few are held.
+fn predict<C: Crew>(
+    args: &Predict,
+    staffing: Staffing,
+    sources: Sources,
+    crew: &C,
     report: &mut Report,
+    stop: impl Fn() -> bool,
 ) -> Result<()> {
-    let images: Vec<&Image> = batch.iter().filter_map(|picture| picture.image.as_ref().ok()).collect();
-    let mut results = predict_each(session, options, &images).into_iter();
-    for Picture { path, image } in &batch {
-        match image {
-            Err(error) => report.failure(path, error)?,
-            Ok(image) => match results.next() {
-                Some(Ok(found)) => report.picture(path, image, &found.with_path(path))?,
-                Some(Err(error)) => report.failure(path, &Error::at(path, error))?,
-                None => report.failure(path, &without_result(path))?,
-            },
+    let n_cpus = thread::available_parallelism().map_or(1, usize::from);
+    let n_decoders = (n_cpus / 2).clamp(1, MAX_DECODERS);
+    // One batch for each worker is decoded while another is in the network.
+    let ahead = (args.batch * staffing.n_workers).max(2);
+    let mut pictures = Pipeline::start(sources.items, ahead, n_decoders, C::DECODE)?;
+    thread::scope(|scope| {
+        let (sender, pending) = sync_channel(staffing.n_workers);
+        let reporter = scope.spawn(move || report_all(crew, &pending, report));
+        loop {
+            let mut batch = Vec::new();
+            while batch.len() < args.batch
+                && let Some(picture) = pictures.next(|| stop() || reporter.is_finished())
+            {
+                batch.push(picture);
+            }
+            // Nobody takes results any more if reporting has failed.
+            if batch.is_empty() || sender.send(crew.submit(batch)).is_err() {
+                break;
+            }
+        }
+        drop(sender);
+        reporter.join().unwrap_or_else(|panic| resume_unwind(panic))
+    })
+}
+
+fn report_all<C: Crew>(crew: &C, pending: &Receiver<C::Pending>, report: &mut Report) -> Result<()> {
+    for batch in pending {
+        for Predicted { path, image, results } in crew.finish(batch) {
+            match results {
+                Ok(results) => report.picture(&path, image.as_ref(), &results)?,
+                Err(error) => report.failure(&path, &error)?,
+            }
         }
     }
     Ok(())
-}
-
-/// One outcome for each image: if the batch as a whole fails, each image is tried alone.
-fn predict_each(
-    session: &mut Session,
-    options: &PredictOptions,
-    images: &[&Image],
-) -> Vec<ferroyolo::Result<Results>> {
-    match session.predict(images, options) {
-        Ok(results) => results.into_iter().map(Ok).collect(),
-        Err(error) if images.len() == 1 => vec![Err(error)],
-        Err(_) => images.iter().flat_map(|&image| predict_each(session, options, &[image])).collect(),
-    }
-}
-
-fn without_result(path: &Path) -> Error {
-    Error::failed(format!("{}: the network gave no result", path.display()))
 }

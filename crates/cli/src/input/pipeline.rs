@@ -2,14 +2,16 @@
 //!
 //! A feeder thread walks the sources and hands each picture to a few decoding threads; the pictures come out in the
 //! order of the sources. Only a few are held at a time, so a directory of any size takes the same memory. A panic in
-//! a decoder is an error of that picture.
+//! a decoder is an error of that picture. What "decoded" means is the caller's: pixels, or only the bytes or the path
+//! where another process decodes.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use ferroyolo::Image;
 
@@ -28,34 +30,37 @@ pub enum Item {
 
 /// A picture that came out of the pipeline.
 #[derive(Debug)]
-pub struct Picture {
+pub struct Picture<T> {
     /// The path as given, or the name of a built-in picture.
     pub path: PathBuf,
     /// The decoded picture.
-    pub image: Result<Image>,
+    pub image: Result<T>,
 }
 
 /// Turns an item into a picture.
-pub type Decode = fn(&Item) -> Result<Image>;
+pub type Decode<T> = fn(&Item) -> Result<T>;
 
-type Job = (Item, SyncSender<Picture>);
+type Job<T> = (Item, SyncSender<Picture<T>>);
+
+/// How often a wait for the next picture looks whether it is still wanted.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Decoded pictures, in the order of their items.
-pub struct Pipeline {
-    slots: Receiver<Receiver<Picture>>,
+pub struct Pipeline<T> {
+    slots: Receiver<Receiver<Picture<T>>>,
 }
 
-impl Pipeline {
+impl<T: Send + 'static> Pipeline<T> {
     /// Starts to decode `items`, at most `ahead` pictures before they are asked for.
     pub fn start(
         items: impl Iterator<Item = Item> + Send + 'static,
         ahead: usize,
         n_decoders: usize,
-        decode: Decode,
+        decode: Decode<T>,
     ) -> Result<Self> {
         let ahead = ahead.max(1);
-        let (slot_sender, slots) = sync_channel::<Receiver<Picture>>(ahead);
-        let (job_sender, jobs) = sync_channel::<Job>(ahead);
+        let (slot_sender, slots) = sync_channel::<Receiver<Picture<T>>>(ahead);
+        let (job_sender, jobs) = sync_channel::<Job<T>>(ahead);
         let jobs = Arc::new(Mutex::new(jobs));
         for idx in 0..n_decoders.max(1) {
             let jobs = Arc::clone(&jobs);
@@ -64,13 +69,19 @@ impl Pipeline {
         spawn("sources".into(), move || feed(items, &slot_sender, &job_sender))?;
         Ok(Self { slots })
     }
-}
 
-impl Iterator for Pipeline {
-    type Item = Picture;
-
-    fn next(&mut self) -> Option<Picture> {
-        let slot = self.slots.recv().ok()?;
+    /// The next picture; `None` at the end, or soon after `stop` begins to say so while the sources are slow.
+    pub fn next(&mut self, stop: impl Fn() -> bool) -> Option<Picture<T>> {
+        let slot = loop {
+            if stop() {
+                return None;
+            }
+            match self.slots.recv_timeout(LOOK_EVERY) {
+                Ok(slot) => break slot,
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return None,
+            }
+        };
         Some(slot.recv().unwrap_or_else(|_| Picture {
             path: PathBuf::new(),
             image: Err(Error::failed("the decoding thread ended before the picture was done")),
@@ -87,6 +98,15 @@ pub fn decode(item: &Item) -> Result<Image> {
     }
 }
 
+/// Leaves the decoding to somebody else.
+pub fn keep(item: &Item) -> Result<Item> {
+    match item {
+        Item::File(path) => Ok(Item::File(path.clone())),
+        Item::Memory(name, bytes) => Ok(Item::Memory(name, bytes)),
+        Item::Broken(name, _) => Err(Error::failed(name.clone())),
+    }
+}
+
 fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
     let spawned = thread::Builder::new().name(name).spawn(work);
     // The threads are not joined: they end with their channels, and one that waits for stdin must not hold us up.
@@ -94,10 +114,10 @@ fn spawn(name: String, work: impl FnOnce() + Send + 'static) -> Result<()> {
 }
 
 /// Hands items out, with a slot for each, until they end or nobody wants them any more.
-fn feed(
+fn feed<T>(
     mut items: impl Iterator<Item = Item>,
-    slots: &SyncSender<Receiver<Picture>>,
-    jobs: &SyncSender<Job>,
+    slots: &SyncSender<Receiver<Picture<T>>>,
+    jobs: &SyncSender<Job<T>>,
 ) {
     loop {
         let (item, last) = match catch_unwind(AssertUnwindSafe(|| items.next())) {
@@ -115,7 +135,7 @@ fn feed(
     }
 }
 
-fn run_decoder(jobs: &Mutex<Receiver<Job>>, decode: Decode) {
+fn run_decoder<T>(jobs: &Mutex<Receiver<Job<T>>>, decode: Decode<T>) {
     loop {
         // Nothing can panic while the lock is held, so a poisoned lock is as good as a clean one.
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -126,7 +146,7 @@ fn run_decoder(jobs: &Mutex<Receiver<Job>>, decode: Decode) {
     }
 }
 
-fn finish(item: Item, decode: Decode) -> Picture {
+fn finish<T>(item: Item, decode: Decode<T>) -> Picture<T> {
     let path = match &item {
         Item::File(path) => path.clone(),
         Item::Memory(name, _) => PathBuf::from(name),
@@ -165,6 +185,10 @@ mod tests {
         Ok(Image::from_rgb8(width, 1, vec![0; width * 3])?)
     }
 
+    fn all(mut pipeline: Pipeline<Image>) -> impl Iterator<Item = Picture<Image>> {
+        std::iter::from_fn(move || pipeline.next(|| false))
+    }
+
     fn files(names: &[&str]) -> Vec<Item> {
         names.iter().map(|name| Item::File(name.into())).collect()
     }
@@ -173,7 +197,7 @@ mod tests {
     fn order_is_that_of_the_sources() {
         let items: Vec<_> = (1..200).map(|n| Item::File(format!("ok-{n}").into())).collect();
         let pipeline = Pipeline::start(items.into_iter(), 4, 3, decode_name).unwrap();
-        let widths: Vec<_> = pipeline.map(|picture| picture.image.unwrap().width()).collect();
+        let widths: Vec<_> = all(pipeline).map(|picture| picture.image.unwrap().width()).collect();
         assert_eq!(widths, (1..200).collect::<Vec<_>>());
     }
 
@@ -181,7 +205,7 @@ mod tests {
     fn failures_and_panics_stay_with_their_picture() {
         let items = files(&["ok-1", "panic", "bad", "ok-2", "panic", "ok-3"]);
         let pipeline = Pipeline::start(items.into_iter(), 2, 1, decode_name).unwrap();
-        let texts: Vec<_> = pipeline
+        let texts: Vec<_> = all(pipeline)
             .map(|picture| match picture.image {
                 Ok(image) => image.width().to_string(),
                 Err(error) => error.chain(),
@@ -199,7 +223,7 @@ mod tests {
             assert!(n < 2, "no more");
             Item::File(format!("ok-{}", n + 1).into())
         });
-        let pictures: Vec<_> = Pipeline::start(items, 2, 2, decode_name).unwrap().collect();
+        let pictures: Vec<_> = all(Pipeline::start(items, 2, 2, decode_name).unwrap()).collect();
         assert_eq!(pictures.len(), 3);
         assert!(pictures[2].image.as_ref().unwrap_err().chain().contains("no more"));
     }
@@ -213,10 +237,25 @@ mod tests {
         });
         let mut pipeline = Pipeline::start(items, 4, 2, decode_name).unwrap();
         for _ in 0..10 {
-            pipeline.next().unwrap();
+            pipeline.next(|| false).unwrap();
         }
         // Ten are out, four wait, and one may be in the feeder's hands.
         assert!(TAKEN.load(Ordering::SeqCst) <= 10 + 4 + 1 + 1);
+    }
+
+    #[test]
+    fn a_wait_ends_when_nothing_more_is_wanted() {
+        let (sender, source) = sync_channel::<Item>(1);
+        let mut pipeline = Pipeline::start(source.into_iter(), 1, 1, decode_name).unwrap();
+        let n_looks = std::cell::Cell::new(0);
+        let stop = || {
+            n_looks.set(n_looks.get() + 1);
+            n_looks.get() > 2
+        };
+        assert!(pipeline.next(stop).is_none());
+        // It was the wait that ended, not the source.
+        sender.send(Item::File("ok-5".into())).unwrap();
+        assert_eq!(pipeline.next(|| false).unwrap().image.unwrap().width(), 5);
     }
 
     #[test]

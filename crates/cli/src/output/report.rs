@@ -60,8 +60,13 @@ impl Report {
         }
     }
 
+    /// Whether pictures have to come with their pixels.
+    pub fn wants_images(&self) -> bool {
+        self.saver.is_some()
+    }
+
     /// Tells what was found in a picture, and saves what is to be saved of it.
-    pub fn picture(&mut self, path: &Path, image: &Image, results: &Results) -> Result<()> {
+    pub fn picture(&mut self, path: &Path, image: Option<&Image>, results: &Results) -> Result<()> {
         self.n_seen += 1;
         self.n_done += 1;
         let speed = &results.speed;
@@ -87,7 +92,10 @@ impl Report {
             self.progress.aside(|| json.write(&object))?;
         }
         if let Some(saver) = &mut self.saver
-            && let Err(error) = saver.save(path, image, results)
+            && let Err(error) = match image {
+                Some(image) => saver.save(path, image, results),
+                None => Err(Error::failed(format!("{}: not saved, its pixels are gone", path.display()))),
+            }
         {
             self.n_failures += 1;
             self.progress.aside(|| console::error(&error));
@@ -131,6 +139,11 @@ impl Report {
         if let Some(saved) = self.saver.as_ref().and_then(Saver::told) {
             self.progress.aside(|| console::notice(&saved));
         }
+    }
+
+    /// How many pictures were predicted.
+    pub fn n_done(&self) -> usize {
+        self.n_done
     }
 
     /// How many pictures could not be read, predicted or saved.

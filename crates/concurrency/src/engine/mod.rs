@@ -16,6 +16,7 @@
 //! sessions of a [`Model`].
 
 mod predictor;
+mod process;
 
 use std::convert::Infallible;
 
@@ -24,6 +25,7 @@ use ferroyolo::{Model, Session};
 use crate::Factory;
 
 pub use predictor::{Policy, PredictError, Predictor};
+pub use process::{Picture, PictureError, PredictTicket, ProcessPredictor, SubmitError, serve};
 
 /// Makes sessions of one model: the factory for a [`crate::Pool`], [`crate::PerThread`] or [`crate::TaskQueue`].
 ///

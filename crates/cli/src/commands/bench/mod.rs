@@ -1,6 +1,10 @@
 //! `ferroyolo bench`: latency and throughput of the network alone and end to end.
 
+mod policies;
+
+use std::borrow::Cow;
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use ferroyolo::{Head, Image, PredictOptions, Tensor};
@@ -41,12 +45,24 @@ struct Latency {
     min: f64,
     p50: f64,
     p90: f64,
+    #[serde(skip)]
+    p99: f64,
     mean: f64,
 }
 
 /// Measures and prints.
 pub fn run(args: &Bench) -> Result<Outcome> {
-    let loaded = model::load(&args.model, false)?;
+    if let Some(way) = args.way {
+        return policies::measure_here(args, way);
+    }
+    if let Some(ways) = args.ways() {
+        return policies::compare(args, &ways);
+    }
+    measure_one(args)
+}
+
+fn measure_one(args: &Bench) -> Result<Outcome> {
+    let loaded = model::load(&args.model, args.model.threads, false)?;
     if let Some(target) = &args.json {
         refuse_to_overwrite("--json", target, loaded.path.as_deref())?;
     }
@@ -58,7 +74,8 @@ pub fn run(args: &Bench) -> Result<Outcome> {
     let latency_ms =
         measure(args, || session.run_head(&images, Head::Auto).map(|_| ()).map_err(Error::from))?;
 
-    let picture = Image::decode(SAMPLE).map_err(|error| Error::named(SAMPLE_NAME, error))?;
+    let picture =
+        Image::decode(&picture_bytes(args)?).map_err(|error| Error::named(picture_name(args), error))?;
     let pictures = vec![&picture; args.batch];
     // The full input, so that both figures are about the same network.
     let options = PredictOptions { imgsz: Some(imgsz), rect: false, ..PredictOptions::default() };
@@ -89,6 +106,18 @@ pub fn run(args: &Bench) -> Result<Outcome> {
     Ok(Outcome::Done)
 }
 
+fn picture_name(args: &Bench) -> &str {
+    args.source.as_deref().and_then(Path::to_str).unwrap_or(SAMPLE_NAME)
+}
+
+/// The encoded picture to measure with.
+fn picture_bytes(args: &Bench) -> Result<Cow<'static, [u8]>> {
+    match &args.source {
+        None => Ok(SAMPLE.into()),
+        Some(path) => fs::read(path).map(Cow::from).map_err(|error| Error::at(path, error)),
+    }
+}
+
 fn measure(args: &Bench, mut step: impl FnMut() -> Result<()>) -> Result<Latency> {
     for _ in 0..args.warmup {
         step()?;
@@ -112,7 +141,13 @@ impl Latency {
             rounded(low + (high - low) * at.fract())
         };
         let mean = times_ms.iter().sum::<f64>() / times_ms.len() as f64;
-        Self { min: percentile(0.0), p50: percentile(0.5), p90: percentile(0.9), mean: rounded(mean) }
+        Self {
+            min: percentile(0.0),
+            p50: percentile(0.5),
+            p90: percentile(0.9),
+            p99: percentile(0.99),
+            mean: rounded(mean),
+        }
     }
 }
 
@@ -142,7 +177,11 @@ fn random_images(shape: [usize; 4]) -> Result<Tensor> {
 
 /// The most memory that this process has held, where the system tells it.
 fn peak_rss_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+    peak_rss_of("self")
+}
+
+fn peak_rss_of(pid: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
@@ -185,10 +224,10 @@ mod tests {
 
     #[test]
     fn percentiles_of_few_runs() {
-        let all = |ms| Latency { min: ms, p50: ms, p90: ms, mean: ms };
+        let all = |ms| Latency { min: ms, p50: ms, p90: ms, p99: ms, mean: ms };
         assert_eq!(Latency::of(vec![2.0]), all(2.0));
         let latency = Latency::of((0..=10).rev().map(f64::from).collect());
-        assert_eq!(latency, Latency { min: 0.0, p50: 5.0, p90: 9.0, mean: 5.0 });
+        assert_eq!(latency, Latency { min: 0.0, p50: 5.0, p90: 9.0, p99: 9.9, mean: 5.0 });
         assert_eq!(Latency::of(vec![1.0, 2.0]).p50, 1.5);
     }
 

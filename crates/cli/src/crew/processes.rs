@@ -1,0 +1,128 @@
+//! Worker processes, and what they are started with.
+
+use std::time::Duration;
+
+use ferroyolo::{PredictOptions, Results};
+use ferroyolo_concurrency::engine::{self, PredictTicket, ProcessPredictor};
+use ferroyolo_concurrency::process::{ProcessPool, WorkerCommand};
+
+use super::{Crew, Predicted, Staffing};
+use crate::args::{ModelArgs, model_args};
+use crate::error::{Error, Result};
+use crate::input::pipeline::{Decode, Item, Picture, decode, keep};
+
+/// How long one attempt at a batch may take. Far more than any network needs, far less than for ever.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// Processes with a queue before them.
+pub struct ProcessCrew {
+    predictor: ProcessPredictor,
+    options: PredictOptions,
+    wants_images: bool,
+}
+
+impl ProcessCrew {
+    /// Starts processes of this program, each of which loads the model that `args` ask for.
+    ///
+    /// With `wants_images` the pictures in which something was predicted are decoded here as well: a file that crashes a
+    /// decoder has crashed a worker before.
+    pub fn start(
+        args: &ModelArgs,
+        staffing: Staffing,
+        options: &PredictOptions,
+        wants_images: bool,
+    ) -> Result<Self> {
+        let command = WorkerCommand::current_exe().map_err(|error| Error::named("this program", error))?;
+        let command = command.arg("worker").args(model_args(args, staffing.threads));
+        let pool = ProcessPool::builder(command)
+            .name("predict")
+            .workers(staffing.n_workers)
+            .capacity(staffing.n_workers)
+            .deadline(DEADLINE)
+            .start()
+            .map_err(|error| Error::named("can't start the workers", error))?;
+        Ok(Self { predictor: ProcessPredictor::new(pool), options: options.clone(), wants_images })
+    }
+
+    /// The processes, for their figures.
+    pub fn pool(&self) -> &ProcessPool {
+        self.predictor.pool()
+    }
+
+    /// Takes an encoded picture to a worker and back.
+    pub fn call(&self, encoded: &[u8]) -> Result<()> {
+        let picture = [engine::Picture::Encoded(encoded.to_vec())];
+        self.wait(&picture, self.send(&picture)).into_iter().try_for_each(|results| results.map(drop))
+    }
+
+    fn send(&self, pictures: &[engine::Picture]) -> Result<PredictTicket> {
+        self.predictor.submit(pictures, &self.options).map_err(|error| Error::failed(error.to_string()))
+    }
+
+    /// One outcome for each picture: if the batch as a whole fails, each picture is sent alone.
+    fn wait(&self, pictures: &[engine::Picture], ticket: Result<PredictTicket>) -> Vec<Result<Results>> {
+        let outcome =
+            ticket.and_then(|ticket| ticket.wait().map_err(|error| Error::failed(error.to_string())));
+        match outcome {
+            Ok(results) => {
+                let told = |results: std::result::Result<_, engine::PictureError>| {
+                    results.map_err(|error| Error::failed(error.to_string()))
+                };
+                results.into_iter().map(told).collect()
+            }
+            Err(error) if pictures.len() == 1 => vec![Err(error)],
+            Err(_) => {
+                let alone = |picture| {
+                    let picture = std::slice::from_ref(picture);
+                    self.wait(picture, self.send(picture))
+                };
+                pictures.iter().flat_map(alone).collect()
+            }
+        }
+    }
+}
+
+/// A batch on its way to a process.
+pub struct Pending {
+    batch: Vec<Picture<Item>>,
+    pictures: Vec<engine::Picture>,
+    ticket: Option<Result<PredictTicket>>,
+}
+
+impl Crew for ProcessCrew {
+    type Source = Item;
+    type Pending = Pending;
+
+    const DECODE: Decode<Item> = keep;
+
+    fn submit(&self, batch: Vec<Picture<Item>>) -> Pending {
+        let to_send = |item: &Item| match item {
+            Item::File(path) => Some(engine::Picture::File(path.clone())),
+            Item::Memory(_, bytes) => Some(engine::Picture::Encoded(bytes.to_vec())),
+            Item::Broken(..) => None,
+        };
+        let pictures: Vec<_> =
+            batch.iter().filter_map(|picture| picture.image.as_ref().ok().and_then(to_send)).collect();
+        let ticket = (!pictures.is_empty()).then(|| self.send(&pictures));
+        Pending { batch, pictures, ticket }
+    }
+
+    fn finish(&self, Pending { batch, pictures, ticket }: Pending) -> Vec<Predicted> {
+        let mut all_results = ticket.map_or_else(Vec::new, |ticket| self.wait(&pictures, ticket)).into_iter();
+        let mut finish = |Picture { path, image: item }| {
+            let found = item.and_then(|item| {
+                let results = all_results
+                    .next()
+                    .unwrap_or_else(|| Err(Error::failed("the worker gave no result")))
+                    .map_err(|error| Error::at(&path, error))?;
+                let image = self.wants_images.then(|| decode(&item)).transpose()?;
+                Ok((image, results.with_path(&path)))
+            });
+            match found {
+                Ok((image, results)) => Predicted { path, image, results: Ok(results) },
+                Err(error) => Predicted { path, image: None, results: Err(error) },
+            }
+        };
+        batch.into_iter().map(&mut finish).collect()
+    }
+}

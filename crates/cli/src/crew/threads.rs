@@ -1,0 +1,100 @@
+//! Threads of this process that share a model.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use ferroyolo::{Image, Model, PredictOptions, Results};
+use ferroyolo_concurrency::engine::Predictor;
+use ferroyolo_concurrency::{AppError, JobError, TaskQueue, Ticket};
+
+use super::{Crew, Policy, Predicted};
+use crate::error::{Error, Result};
+use crate::input::pipeline::{Decode, Picture, decode};
+
+/// Threads with a queue before them.
+pub struct ThreadCrew {
+    queue: TaskQueue<Vec<Picture<Image>>, Vec<Predicted>>,
+}
+
+impl ThreadCrew {
+    /// Starts `n_workers` threads that call `model` under `policy`.
+    pub fn start(model: &Model, policy: Policy, n_workers: usize, options: &PredictOptions) -> Result<Self> {
+        let n_sessions = NonZeroUsize::new(n_workers).unwrap_or(NonZeroUsize::MIN);
+        let predictor = Arc::new(Predictor::new(model, policy, n_sessions));
+        let queue = TaskQueue::builder().name("predict").capacity(n_workers).workers(n_workers);
+        let options = options.clone();
+        let queue = queue.start(move |_| {
+            let (predictor, options) = (Arc::clone(&predictor), options.clone());
+            Ok::<_, AppError>(move |batch| Ok::<_, AppError>(predict_batch(&predictor, &options, batch)))
+        });
+        Ok(Self { queue: queue.map_err(|error| Error::named("can't start the workers", error))? })
+    }
+}
+
+impl Crew for ThreadCrew {
+    type Source = Image;
+    type Pending = (Vec<PathBuf>, std::result::Result<Ticket<Vec<Predicted>>, JobError>);
+
+    const DECODE: Decode<Image> = decode;
+
+    fn submit(&self, batch: Vec<Picture<Image>>) -> Self::Pending {
+        let paths = batch.iter().map(|picture| picture.path.clone()).collect();
+        (paths, self.queue.submit(batch).map_err(|_| JobError::Closed))
+    }
+
+    fn finish(&self, (paths, ticket): Self::Pending) -> Vec<Predicted> {
+        match ticket.and_then(Ticket::wait) {
+            Ok(predicted) => predicted,
+            Err(error) => {
+                let failed = |path: PathBuf| {
+                    let results = Err(Error::at(&path, error.to_string()));
+                    Predicted { path, image: None, results }
+                };
+                paths.into_iter().map(failed).collect()
+            }
+        }
+    }
+}
+
+/// Takes the readable pictures of `batch` through the network at once.
+fn predict_batch(
+    predictor: &Predictor,
+    options: &PredictOptions,
+    batch: Vec<Picture<Image>>,
+) -> Vec<Predicted> {
+    let images: Vec<&Image> = batch.iter().filter_map(|picture| picture.image.as_ref().ok()).collect();
+    let mut all_results = predict_each(predictor, options, &images).into_iter();
+    let mut finish = |Picture { path, image }| match image {
+        Err(error) => Predicted { path, image: None, results: Err(error) },
+        Ok(image) => {
+            let results = match all_results.next() {
+                Some(results) => results.map_err(|error| Error::at(&path, error)),
+                None => Err(without_result(&path)),
+            };
+            let results = results.map(|results| results.with_path(&path));
+            Predicted { path, image: Some(image), results }
+        }
+    };
+    batch.into_iter().map(&mut finish).collect()
+}
+
+/// One outcome for each image: if the batch as a whole fails, each image is tried alone.
+fn predict_each(
+    predictor: &Predictor,
+    options: &PredictOptions,
+    images: &[&Image],
+) -> Vec<std::result::Result<Results, ferroyolo_concurrency::engine::PredictError>> {
+    if images.is_empty() {
+        return Vec::new();
+    }
+    match predictor.predict(images, options) {
+        Ok(results) => results.into_iter().map(Ok).collect(),
+        Err(error) if images.len() == 1 => vec![Err(error)],
+        Err(_) => images.iter().flat_map(|&image| predict_each(predictor, options, &[image])).collect(),
+    }
+}
+
+fn without_result(path: &Path) -> Error {
+    Error::failed(format!("{}: the network gave no result", path.display()))
+}

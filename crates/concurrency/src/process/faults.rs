@@ -259,8 +259,8 @@ fn misbehave(desk: &Desk, tag: Tag, fault: Fault, reply: &[u8]) -> Result<(), Se
         },
         Fault::StopItself => {
             kill_process(getpid(), Signal::STOP).map_err(|error| ServeError::Channel(error.into()))?;
-            // Whoever continues it gets an answer.
-            desk.send(Kind::Reply, tag, reply)?;
+            // The signal may take effect in another thread first.
+            sleep_forever();
         }
         Fault::Garbage => raw(&[0xA5; 400])?,
         Fault::Truncated => {

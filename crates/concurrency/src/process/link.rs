@@ -225,10 +225,10 @@ fn text(bytes: &[u8]) -> String {
 
 /// What a worker died of that nobody killed.
 fn reason_of(exit: Exit, stderr: &str) -> Reason {
-    // What Rust's allocation error handler prints before it aborts.
+    // What Rust's allocation error handler prints before it aborts; a backtrace may follow.
     let is_oom = |line: &str| line.contains("memory allocation of ") && line.contains(" bytes failed");
     const SIGABRT: i32 = 6;
-    if exit.signal == Some(SIGABRT) && stderr.lines().rev().take(4).any(is_oom) {
+    if exit.signal == Some(SIGABRT) && stderr.lines().any(is_oom) {
         return Reason::OutOfMemory;
     }
     Reason::Crashed

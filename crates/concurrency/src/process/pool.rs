@@ -356,6 +356,16 @@ impl ProcessPool {
         self.shared.roster.workers().iter().map(|worker| worker.pid()).collect()
     }
 
+    /// What a worker died of last, if one did that should not have; for messages to people.
+    pub fn last_failure(&self) -> Option<String> {
+        self.shared.roster.tally().last_failure
+    }
+
+    /// How many workers were started so far.
+    pub fn n_started(&self) -> u64 {
+        self.shared.roster.tally().n_started
+    }
+
     /// Ends the workers and the threads. No job is left by now, or none that counts.
     fn end(&self) {
         let (idle, busy) = self.shared.roster.close();

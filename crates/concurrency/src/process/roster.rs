@@ -8,9 +8,10 @@
 //! Every start has an incarnation number that is never used again, so that what is said of a dead worker is not held
 //! against its successor.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::frame::Tag;
+use super::frame::{Tag, VERSION};
 use super::supervisor::{Next, RestartPolicy, Supervisor};
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait};
 
@@ -103,6 +104,31 @@ pub(crate) struct Death {
     pub(crate) is_blameless: bool,
 }
 
+impl fmt::Display for Death {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Reason::NotStarted(why) => return write!(f, "it could not be started: {why}"),
+            Reason::NotReady(why) => return write!(f, "it could not take jobs: {why}"),
+            Reason::Protocol(what) => return write!(f, "it broke the protocol: {what}"),
+            Reason::Incompatible(got) => {
+                return write!(f, "it speaks version {got} of the protocol, expected {VERSION}");
+            }
+            Reason::OutOfMemory => return f.write_str("it ran out of memory"),
+            Reason::Silent => return f.write_str("it gave no sign of life"),
+            Reason::Deadline => return f.write_str("it was killed at a deadline"),
+            Reason::Panicked => return f.write_str("its handler panicked"),
+            Reason::Closed => return f.write_str("the pool was closed"),
+            Reason::Crashed => {}
+        }
+        match (self.signal, self.code) {
+            (Some(signal), _) => write!(f, "it was killed by signal {signal}")?,
+            (None, Some(code)) => write!(f, "it exited with code {code}")?,
+            (None, None) => f.write_str("it died")?,
+        }
+        self.stderr.lines().next_back().map_or(Ok(()), |line| write!(f, ": {line}"))
+    }
+}
+
 impl Death {
     pub(crate) fn of(reason: Reason) -> Death {
         Death { reason, signal: None, code: None, stderr: String::new(), is_blameless: false }
@@ -174,6 +200,8 @@ pub(crate) struct Tally {
     pub(crate) n_starting: usize,
     pub(crate) n_down: usize,
     pub(crate) is_circuit_open: bool,
+    /// What a worker died of last, if it should not have.
+    pub(crate) last_failure: Option<String>,
 }
 
 #[derive(Debug)]
@@ -492,6 +520,9 @@ impl<H: Clone> Roster<H> {
         match state.tally.deaths.iter_mut().find(|(known, _)| *known == label) {
             Some((_, n)) => *n += 1,
             None => state.tally.deaths.push((label, 1)),
+        }
+        if death.reason != Reason::Closed {
+            state.tally.last_failure = Some(death.to_string());
         }
         let was_healthy = slot.is_proven;
         if slot.job.take().is_some() {

@@ -4,6 +4,7 @@ mod bench;
 mod checkpoints;
 mod forward;
 mod models;
+mod policies;
 mod predict;
 mod saving;
 mod sources;

@@ -2,5 +2,6 @@
 
 mod agreement;
 mod bad_models;
+mod policies;
 mod repeatability;
 mod tidy;

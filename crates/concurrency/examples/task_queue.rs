@@ -17,7 +17,7 @@ fn main() -> Result<(), AppError> {
     let (model, pictures) = arguments::model_and_pictures();
     let model = Model::open(model, &ModelOptions { threads: Some(1), ..ModelOptions::default() })?;
 
-    let queue = TaskQueue::builder().capacity(8).workers(2).start(|_worker| {
+    let queue = TaskQueue::builder().capacity(8).workers(2).start(move |_worker| {
         let mut session = model.session();
         Ok::<_, AppError>(move |path: PathBuf| -> Result<String, AppError> {
             let image = Image::open(path)?;

@@ -279,3 +279,149 @@ pub fn locked<A, R>(f: impl FnMut(A) -> R + Send) -> impl Fn(A) -> Result<R, Loc
     let f = Locked::new(f);
     move |argument| f.with(|f| f(argument))
 }
+
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    fn poison<T>(lock: &Locked<T>) {
+        let panic = catch_unwind(AssertUnwindSafe(|| lock.with(|_| resume_unwind(Box::new("on purpose")))));
+        assert_eq!(panic.expect_err("it panics").downcast_ref(), Some(&"on purpose"));
+    }
+
+    /// Runs `then` while another thread is inside the lock.
+    fn while_held<T: Send, R>(lock: &Locked<T>, then: impl FnOnce() -> R) -> R {
+        thread::scope(|scope| {
+            let (is_inside, inside) = channel();
+            let (let_go, until) = channel::<()>();
+            scope.spawn(move || {
+                lock.with(|_| {
+                    is_inside.send(()).expect("the test waits");
+                    // Ends when the test lets go, also by a panic.
+                    let _ = until.recv();
+                })
+            });
+            inside.recv().expect("the holder comes in");
+            let result = then();
+            drop(let_go);
+            result
+        })
+    }
+
+    #[test]
+    fn threads_take_turns() {
+        let lock = Locked::new(0_u64);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| (0..1000).for_each(|_| assert_eq!(lock.with(|n| *n += 1), Ok(()))));
+            }
+        });
+        assert_eq!(lock.into_inner(), 8000);
+    }
+
+    #[test]
+    fn waiters_are_served_in_the_order_of_arrival() {
+        let lock = Locked::new(Vec::new());
+        thread::scope(|scope| {
+            let enter = |name| {
+                let lock = &lock;
+                scope.spawn(move || lock.with(|order| order.push(name)));
+            };
+            let arrived = lock.with(|_| {
+                for n_waiting in 0..6 {
+                    enter(n_waiting);
+                    while lock.waiting() == n_waiting {
+                        thread::yield_now();
+                    }
+                    lock.disturb();
+                }
+            });
+            assert_eq!(arrived, Ok(()));
+        });
+        assert_eq!(lock.into_inner(), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_panic_poisons_until_the_value_is_recovered() {
+        let lock = Locked::new(1);
+        poison(&lock);
+        assert!(lock.is_poisoned());
+        assert_eq!(lock.with(|n| *n), Err(LockError::Poisoned));
+        assert_eq!(lock.try_with(|n| *n), Err(LockError::Poisoned));
+        assert_eq!(lock.recover(|n| *n = 2), Ok(true));
+        assert_eq!(lock.recover(|_| panic!("nothing to do")), Ok(false));
+        assert_eq!(lock.with(|n| *n), Ok(2));
+        assert!(!lock.is_poisoned());
+    }
+
+    #[test]
+    fn a_panic_of_the_repair_poisons_again() {
+        let lock = Locked::new(1);
+        poison(&lock);
+        let repair = catch_unwind(AssertUnwindSafe(|| lock.recover(|_| resume_unwind(Box::new(())))));
+        assert!(repair.is_err() && lock.is_poisoned());
+        assert_eq!(lock.recover_with(3), Ok(()));
+        assert_eq!(lock.recover_with(4), Err(4), "there is nothing to recover");
+        assert_eq!(lock.with(|n| *n), Ok(3));
+    }
+
+    #[test]
+    fn a_replaced_value_is_dropped_outside_of_the_lock() {
+        struct Asks(Arc<Locked<Option<Asks>>>, Arc<AtomicUsize>);
+        impl Drop for Asks {
+            fn drop(&mut self) {
+                assert_eq!(self.0.try_with(|_| ()), Ok(()), "the lock is taken");
+                self.1.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let n_dropped = Arc::new(AtomicUsize::new(0));
+        let lock = Arc::new(Locked::new(None));
+        assert_eq!(lock.with(|asks| *asks = Some(Asks(Arc::clone(&lock), Arc::clone(&n_dropped)))), Ok(()));
+        poison(&lock);
+        assert!(lock.recover_with(None).is_ok());
+        assert_eq!(n_dropped.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_held_lock_times_out() {
+        let lock = Locked::new(0);
+        while_held(&lock, || {
+            assert_eq!(lock.try_with(|n| *n), Err(LockError::Timeout));
+            assert_eq!(lock.with_timeout(Duration::from_millis(1), |n| *n), Err(LockError::Timeout));
+            assert_eq!(lock.waiting(), 0, "who left waits no longer");
+        });
+        assert_eq!(lock.with_timeout(Duration::MAX, |n| *n), Ok(0));
+        assert_eq!(lock.with_timeout(Duration::ZERO, |n| *n), Ok(0), "a free lock needs no time");
+    }
+
+    #[test]
+    fn a_call_from_inside_a_call_is_an_error() {
+        let lock = Locked::new(0);
+        let inner = lock.with(|_| {
+            assert_eq!(lock.recover(|_| ()), Err(LockError::Reentrant));
+            assert_eq!(lock.recover_with(1), Err(1));
+            [lock.with(|_| ()), lock.try_with(|_| ()), lock.with_timeout(Duration::MAX, |_| ())]
+        });
+        assert_eq!(inner, Ok([Err(LockError::Reentrant); 3]));
+        assert_eq!(lock.with(|n| *n), Ok(0));
+    }
+
+    #[test]
+    fn results_may_not_be_send_and_arguments_may_borrow() {
+        let text = "four".to_owned();
+        let lengths = locked(|text: &str| std::rc::Rc::new(text.len()));
+        assert_eq!(*lengths(&text).expect("a free lock"), 4);
+    }
+
+    #[test]
+    fn errors_and_locks_say_what_they_are() {
+        let lock = Locked::<u8>::default();
+        poison(&lock);
+        assert_eq!(format!("{lock:?}"), "Locked { is_poisoned: true, waiting: 0, .. }");
+        assert_eq!(LockError::Timeout.to_string(), "the lock was not free in time");
+    }
+}

@@ -24,10 +24,9 @@
 use std::error::Error;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::OnceLock;
 
 use crate::sync::thread::{self, ThreadId};
-use crate::sync::{Deadline, Mutex, lock};
+use crate::sync::{Deadline, Mutex, SetOnce, lock};
 use crate::wait_list::{WaitList, wait_for_grant};
 
 /// Why [`OnceInit`] has no value for a caller.
@@ -60,7 +59,7 @@ impl<E: Error + 'static> Error for OnceError<E> {
 
 /// A value that the first caller to need it makes. See the [module](self).
 pub struct OnceInit<T> {
-    value: OnceLock<T>,
+    value: SetOnce<T>,
     state: Mutex<State>,
 }
 
@@ -86,7 +85,7 @@ impl<T> OnceInit<T> {
     /// Without a value.
     pub fn new() -> OnceInit<T> {
         let state = State { maker: Maker::Nobody, waiting: WaitList::new() };
-        OnceInit { value: OnceLock::new(), state: Mutex::new(state) }
+        OnceInit { value: SetOnce::new(), state: Mutex::new(state) }
     }
 
     /// The value, if it has been made.
@@ -109,7 +108,7 @@ impl<T> OnceInit<T> {
         }
         match catch_unwind(AssertUnwindSafe(make)) {
             Ok(Ok(value)) => {
-                let value = self.value.get_or_init(|| value);
+                let value = self.value.get_or_set(value);
                 self.end_turn();
                 Ok(value)
             }
@@ -181,5 +180,58 @@ impl<T> Default for OnceInit<T> {
 impl<T: fmt::Debug> fmt::Debug for OnceInit<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("OnceInit").field(&self.value.get()).finish()
+    }
+}
+
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn one_of_many_threads_makes_the_value() {
+        let value = OnceInit::new();
+        let (n_made, n_inside) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let make = || {
+                        assert_eq!(n_inside.fetch_add(1, Ordering::SeqCst), 0);
+                        let n_before = n_made.fetch_add(1, Ordering::SeqCst);
+                        thread::yield_now();
+                        assert_eq!(n_inside.fetch_sub(1, Ordering::SeqCst), 1);
+                        if n_before < 3 { Err(n_before) } else { Ok(n_before) }
+                    };
+                    assert!(!matches!(value.get_or_try_init(make), Err(OnceError::Reentrant)));
+                });
+            }
+        });
+        assert_eq!((n_made.into_inner(), value.into_inner()), (4, Some(3)));
+    }
+
+    #[test]
+    fn failures_and_panics_do_not_stay() {
+        let value = OnceInit::new();
+        assert_eq!(value.get_or_try_init(|| Err("no file")), Err(OnceError::Make("no file")));
+        let panic = catch_unwind(AssertUnwindSafe(|| {
+            value.get_or_try_init(|| -> Result<u8, ()> { resume_unwind(Box::new(7)) })
+        }));
+        assert_eq!(panic.expect_err("it panics").downcast_ref(), Some(&7));
+        assert_eq!((value.get(), format!("{value:?}")), (None, "OnceInit(None)".to_owned()));
+        assert_eq!(value.get_or_try_init(|| Ok::<_, ()>(1)), Ok(&1));
+        assert_eq!(value.get_or_try_init(|| Err("not called")), Ok(&1));
+        value.disturb();
+    }
+
+    #[test]
+    fn a_constructor_that_needs_its_value_is_an_error() {
+        let value = OnceInit::new();
+        let outer = value.get_or_try_init(|| match value.get_or_try_init(|| Ok::<_, ()>(1)) {
+            Err(OnceError::Reentrant) => Err("needs itself"),
+            _ => Ok(2),
+        });
+        assert_eq!(outer, Err(OnceError::Make("needs itself")));
+        assert_eq!(OnceError::<&str>::Reentrant.to_string(), "the value is needed to make itself");
     }
 }

@@ -204,3 +204,151 @@ fn watch_exit<I: Send + 'static>(slots: &Arc<Slots<I>>) -> bool {
     };
     EXIT_LIST.try_with(add).is_ok()
 }
+
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests {
+    use std::convert::Infallible;
+    use std::panic::resume_unwind;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// Counts those of its kind that are alive.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Counted {
+        fn new(n_alive: &Arc<AtomicUsize>) -> Counted {
+            n_alive.fetch_add(1, Ordering::SeqCst);
+            Counted(Arc::clone(n_alive))
+        }
+    }
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn each_thread_has_its_own_and_keeps_it() {
+        let n_made = AtomicUsize::new(0);
+        let numbers = PerThread::new(|| Ok::<_, Infallible>(n_made.fetch_add(1, Ordering::SeqCst)));
+        assert!(numbers.is_empty());
+        let get = || numbers.with(|number| *number).expect("it is made");
+        let own = get();
+        assert_eq!(get(), own);
+        thread::scope(|scope| {
+            let others: Vec<_> = (0..4)
+                .map(|_| {
+                    scope.spawn(|| {
+                        let number = get();
+                        assert_eq!(get(), number);
+                        number
+                    })
+                })
+                .collect();
+            let mut all: Vec<usize> =
+                others.into_iter().map(|other| other.join().expect("a number")).collect();
+            all.push(own);
+            all.sort_unstable();
+            assert_eq!(all, [0, 1, 2, 3, 4]);
+        });
+    }
+
+    #[test]
+    fn an_instance_is_dropped_when_its_thread_ends() {
+        let n_alive = Arc::new(AtomicUsize::new(0));
+        let own = Arc::clone(&n_alive);
+        let instances = Arc::new(PerThread::new(move || Ok::<_, Infallible>(Counted::new(&own))));
+        for _ in 0..3 {
+            let shared = Arc::clone(&instances);
+            let n_seen = Arc::clone(&n_alive);
+            let seen = thread::spawn(move || {
+                shared.with(|_| ()).expect("an instance");
+                (n_seen.load(Ordering::SeqCst), shared.len())
+            });
+            assert_eq!(seen.join().expect("no panic"), (1, 1));
+            assert_eq!((n_alive.load(Ordering::SeqCst), instances.len()), (0, 0));
+        }
+    }
+
+    #[test]
+    fn instances_go_with_their_owner_also_if_their_thread_lives() {
+        let n_alive = Arc::new(AtomicUsize::new(0));
+        for _ in 0..3 {
+            let instances = PerThread::new(|| Ok::<_, Infallible>(Counted::new(&n_alive)));
+            instances.with(|_| ()).expect("an instance");
+            assert_eq!(n_alive.load(Ordering::SeqCst), 1);
+            drop(instances);
+            assert_eq!(n_alive.load(Ordering::SeqCst), 0);
+        }
+        let n_listed = EXIT_LIST.with(|list| list.0.borrow().len());
+        assert!(n_listed <= 1, "owners that are gone stay listed: {n_listed}");
+    }
+
+    #[test]
+    fn a_panic_drops_the_instance() {
+        let n_made = AtomicUsize::new(0);
+        let numbers = PerThread::new(|| Ok::<_, Infallible>(n_made.fetch_add(1, Ordering::SeqCst)));
+        let panic =
+            catch_unwind(AssertUnwindSafe(|| numbers.with(|_| resume_unwind(Box::new("on purpose")))));
+        assert_eq!(panic.expect_err("it panics").downcast_ref(), Some(&"on purpose"));
+        assert_eq!(numbers.len(), 0);
+        assert_eq!(numbers.with(|number| *number), Ok(1), "another instance");
+    }
+
+    #[test]
+    fn a_failure_to_make_is_tried_again() {
+        let n_calls = AtomicUsize::new(0);
+        let instances = PerThread::new(|| match n_calls.fetch_add(1, Ordering::SeqCst) {
+            0 => Err("no memory"),
+            1 => resume_unwind(Box::new(())),
+            n_calls => Ok(n_calls),
+        });
+        assert_eq!(instances.with(|n| *n), Err(PerThreadError::Make("no memory")));
+        assert!(catch_unwind(AssertUnwindSafe(|| instances.with(|n| *n))).is_err());
+        assert_eq!(instances.with(|n| *n), Ok(2));
+        let error = PerThreadError::Make("no memory");
+        assert_eq!(error.to_string(), "cannot make the thread's instance: no memory");
+    }
+
+    #[test]
+    fn a_call_from_inside_a_call_is_an_error() {
+        let instances = PerThread::new(|| Ok::<_, Infallible>(0));
+        let inner = instances.with(|_| instances.with(|_| ()));
+        assert_eq!(inner, Ok(Err(PerThreadError::Reentrant)));
+        assert_eq!(instances.with(|_| ()), Ok(()));
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_gets_an_instance_for_one_call() {
+        type Make = Box<dyn Fn() -> Result<Counted, Infallible> + Send + Sync>;
+        struct CallsLate(Arc<PerThread<Make>>);
+        impl Drop for CallsLate {
+            fn drop(&mut self) {
+                assert!(self.0.with(|_| ()).is_ok());
+            }
+        }
+        std::thread_local! {
+            static LATE: RefCell<Option<CallsLate>> = const { RefCell::new(None) };
+        }
+        let n_alive = Arc::new(AtomicUsize::new(0));
+        let own = Arc::clone(&n_alive);
+        let make: Make = Box::new(move || Ok(Counted::new(&own)));
+        let instances = Arc::new(PerThread::new(make));
+        // The order in which a thread's locals are destroyed follows from that of their first use; in one of the two
+        // the late call comes when the list of exits is gone.
+        for is_listed_first in [false, true] {
+            let shared = Arc::clone(&instances);
+            let thread = thread::spawn(move || {
+                if is_listed_first {
+                    shared.with(|_| ()).expect("an instance");
+                }
+                LATE.set(Some(CallsLate(Arc::clone(&shared))));
+                shared.with(|_| ()).expect("an instance");
+            });
+            thread.join().expect("no panic");
+            assert_eq!((n_alive.load(Ordering::SeqCst), instances.len()), (0, 0));
+        }
+    }
+}

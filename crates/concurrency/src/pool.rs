@@ -304,3 +304,175 @@ where
         f.debug_tuple("PoolGuard").field(&self.instance).finish()
     }
 }
+
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, OnceLock, Weak};
+
+    use super::*;
+
+    fn n(n: usize) -> NonZeroUsize {
+        NonZeroUsize::new(n).expect("not zero")
+    }
+
+    /// A pool of numbers, counted up from 0 as they are made.
+    fn numbers(n_max: usize) -> Pool<impl Factory<Instance = usize, Error = Infallible>> {
+        let n_made = AtomicUsize::new(0);
+        Pool::new(move || Ok(n_made.fetch_add(1, Ordering::SeqCst)), n(n_max))
+    }
+
+    #[test]
+    fn instances_are_made_when_needed_and_the_last_used_comes_first() {
+        let pool = numbers(3);
+        assert_eq!((pool.n_made(), pool.n_free(), pool.n_max()), (0, 3, 3));
+        let (a, b) = (pool.get().expect("a"), pool.get().expect("b"));
+        assert_eq!((*a, *b, pool.n_made(), pool.n_free()), (0, 1, 2, 1));
+        drop(b);
+        drop(a);
+        assert_eq!((pool.n_made(), pool.n_free()), (2, 3));
+        assert_eq!(pool.with(|number| *number), Ok(0));
+    }
+
+    #[test]
+    fn many_threads_share_few_instances() {
+        let pool = numbers(3);
+        let n_lent = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..500 {
+                        let guard = pool.get().expect("an instance");
+                        assert!(n_lent.fetch_add(1, Ordering::SeqCst) < 3);
+                        n_lent.fetch_sub(1, Ordering::SeqCst);
+                        drop(guard);
+                    }
+                });
+            }
+        });
+        assert!(pool.n_made() <= 3);
+        assert_eq!((pool.n_free(), pool.waiting()), (3, 0));
+    }
+
+    #[test]
+    fn borrowers_are_served_in_the_order_of_arrival() {
+        let pool = Pool::new(|| Ok::<_, Infallible>(Vec::new()), n(1));
+        thread::scope(|scope| {
+            let held = pool.get().expect("an instance");
+            for n_waiting in 0..6 {
+                let pool = &pool;
+                scope.spawn(move || pool.with(|order| order.push(n_waiting)));
+                while pool.waiting() == n_waiting {
+                    thread::yield_now();
+                }
+                pool.disturb();
+            }
+            drop(held);
+        });
+        assert_eq!(*pool.get().expect("an instance"), [0, 1, 2, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_pool_that_is_lent_out_times_out() {
+        let pool = numbers(1);
+        let held = pool.get().expect("an instance");
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                assert_eq!(pool.try_get().err(), Some(PoolError::Timeout));
+                assert_eq!(pool.get_timeout(Duration::from_millis(1)).err(), Some(PoolError::Timeout));
+                assert_eq!(pool.waiting(), 0, "who left waits no longer");
+            });
+        });
+        drop(held);
+        assert!(pool.try_get().is_ok() && pool.get_timeout(Duration::MAX).is_ok());
+    }
+
+    #[test]
+    fn a_thread_that_holds_all_is_refused_one_more() {
+        let pool = numbers(2);
+        let (a, b) = (pool.get().expect("a"), pool.get().expect("b"));
+        assert_eq!(pool.get().err(), Some(PoolError::Reentrant));
+        assert_eq!(pool.try_get().err(), Some(PoolError::Reentrant));
+        drop(a);
+        assert!(pool.get().is_ok());
+        drop(b);
+        assert_eq!(pool.n_free(), 2);
+    }
+
+    #[test]
+    fn an_instance_is_dropped_when_its_borrower_unwinds() {
+        let pool = numbers(1);
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _guard = pool.get().expect("an instance");
+            resume_unwind(Box::new(()))
+        }));
+        assert!(unwound.is_err());
+        assert_eq!((pool.n_made(), pool.n_free()), (0, 1));
+        let panic = catch_unwind(AssertUnwindSafe(|| pool.with(|_| resume_unwind(Box::new("on purpose")))));
+        assert_eq!(panic.expect_err("it panics").downcast_ref(), Some(&"on purpose"));
+        assert_eq!(pool.with(|number| *number), Ok(2), "neither of the two that were broken");
+    }
+
+    #[test]
+    fn an_instance_borrowed_and_returned_while_unwinding_is_kept() {
+        struct Borrows<'a, F: Factory>(&'a Pool<F>);
+        impl<F: Factory> Drop for Borrows<'_, F> {
+            fn drop(&mut self) {
+                assert!(self.0.get().is_ok());
+            }
+        }
+        let pool = numbers(1);
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let _late = Borrows(&pool);
+            resume_unwind(Box::new(()))
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(pool.with(|number| *number), Ok(0));
+    }
+
+    #[test]
+    fn a_discarded_instance_is_replaced() {
+        let pool = numbers(1);
+        pool.get().expect("an instance").discard();
+        assert_eq!((pool.n_made(), pool.n_free()), (0, 1));
+        assert_eq!(pool.with(|number| *number), Ok(1));
+    }
+
+    #[test]
+    fn a_failure_to_make_is_its_callers_alone() {
+        let n_calls = AtomicUsize::new(0);
+        let make = || match n_calls.fetch_add(1, Ordering::SeqCst) {
+            0 => Err("no memory"),
+            1 => resume_unwind(Box::new(())),
+            n_calls => Ok(n_calls),
+        };
+        let pool = Pool::new(make, n(1));
+        assert_eq!(pool.get().err(), Some(PoolError::Make("no memory")));
+        assert!(catch_unwind(AssertUnwindSafe(|| pool.get().is_ok())).is_err());
+        assert_eq!((pool.n_made(), pool.n_free()), (0, 1));
+        assert_eq!(pool.with(|number| *number), Ok(2));
+        assert_eq!(PoolError::Make("no memory").to_string(), "cannot make an instance: no memory");
+    }
+
+    #[test]
+    fn destructors_run_outside_of_the_mutex() {
+        type Make = Box<dyn Fn() -> Result<Looks, Infallible> + Send + Sync>;
+        struct Looks(Arc<OnceLock<Weak<Pool<Make>>>>, Arc<AtomicUsize>);
+        impl Drop for Looks {
+            fn drop(&mut self) {
+                if let Some(pool) = self.0.get().and_then(Weak::upgrade) {
+                    // Would wait for ever if the mutex were held.
+                    self.1.fetch_add(1 + pool.n_free(), Ordering::SeqCst);
+                }
+            }
+        }
+        let (own_pool, n_seen) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+        let (instances_pool, own_n_seen) = (Arc::clone(&own_pool), Arc::clone(&n_seen));
+        let make: Make = Box::new(move || Ok(Looks(Arc::clone(&instances_pool), Arc::clone(&own_n_seen))));
+        let pool = Arc::new(Pool::new(make, n(1)));
+        own_pool.set(Arc::downgrade(&pool)).expect("not set before");
+        pool.get().expect("an instance").discard();
+        assert_eq!(n_seen.load(Ordering::SeqCst), 1, "the instance goes before its permit is free");
+    }
+}

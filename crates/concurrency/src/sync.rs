@@ -4,6 +4,7 @@
 //! Models are built with `--cfg ferroyolo_loom` or `--cfg ferroyolo_shuttle`; cfgs of our own, since `loom` would
 //! change dependencies as well. Only mutexes and condition variables are used to wait: no atomics, no spinning.
 
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 #[cfg(all(test, ferroyolo_loom))]
@@ -30,6 +31,44 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     match mutex.lock() {
         Ok(guard) => guard,
         Err(poisoned) => poisoned.into_inner(),
+    }
+}
+
+/// A place for a value that is put there once and then read without a lock.
+///
+/// A model has to see every access that decides what a thread does next, or it would not try out the others' steps
+/// before it; so in models there is a mutex around each.
+#[derive(Debug)]
+pub(crate) struct SetOnce<T> {
+    value: OnceLock<T>,
+    #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
+    access: Mutex<()>,
+}
+
+impl<T> SetOnce<T> {
+    pub(crate) fn new() -> SetOnce<T> {
+        SetOnce {
+            value: OnceLock::new(),
+            #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
+            access: Mutex::new(()),
+        }
+    }
+
+    pub(crate) fn get(&self) -> Option<&T> {
+        #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
+        let _access = lock(&self.access);
+        self.value.get()
+    }
+
+    /// Puts `value` there unless there is one, and returns the one that is there.
+    pub(crate) fn get_or_set(&self, value: T) -> &T {
+        #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
+        let _access = lock(&self.access);
+        self.value.get_or_init(|| value)
+    }
+
+    pub(crate) fn into_inner(self) -> Option<T> {
+        self.value.into_inner()
     }
 }
 

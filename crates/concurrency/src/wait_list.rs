@@ -32,10 +32,6 @@ impl<G> WaitList<G> {
         self.waiting.len()
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Gives to whoever waits longest; hands the grant back if nobody waits.
     pub(crate) fn grant(&mut self, grant: G) -> Result<(), G> {
         let Some(first) = self.waiting.pop_front() else { return Err(grant) };
@@ -86,5 +82,58 @@ pub(crate) fn wait_for_grant<'a, S, G>(
             return (state, None);
         }
         state = wait(&wake, state, deadline);
+    }
+}
+
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::sync::{Mutex, lock, thread};
+
+    #[test]
+    fn grants_go_to_waiters_in_order_and_come_back_without_one() {
+        let mut list = WaitList::new();
+        let (first, _) = list.join();
+        let (second, _) = list.join();
+        let (third, _) = list.join();
+        list.leave(second);
+        assert_eq!(
+            (list.len(), list.grant('a'), list.grant('b'), list.grant('c')),
+            (2, Ok(()), Ok(()), Err('c'))
+        );
+        assert_eq!((list.take(third), list.take(second), list.take(first)), (Some('b'), None, Some('a')));
+        assert_eq!(list.take(first), None, "a grant is taken once");
+    }
+
+    #[test]
+    fn a_wait_ends_by_a_grant_or_by_its_deadline_and_by_nothing_else() {
+        for is_granted in [true, false] {
+            let fired = Arc::new(Mutex::new(false));
+            let state = Arc::new(Mutex::new(WaitList::new()));
+            let (own, deadline) = (Arc::clone(&state), Deadline::Manual(Arc::clone(&fired)));
+            let waiter = thread::spawn(move || wait_for_grant(lock(&own), |list| list, &deadline).1);
+            while lock(&state).len() < 1 {
+                thread::yield_now();
+            }
+            lock(&state).disturb();
+            if is_granted {
+                assert_eq!(lock(&state).grant(7), Ok(()));
+            } else {
+                *lock(&fired) = true;
+                lock(&state).disturb();
+            }
+            assert_eq!(waiter.join().expect("no panic"), is_granted.then_some(7));
+            assert_eq!(lock(&state).len(), 0);
+        }
+    }
+
+    #[test]
+    fn a_grant_is_found_also_when_the_time_is_over() {
+        let mut list = WaitList::new();
+        let (ticket, _) = list.join();
+        assert_eq!(list.grant(7), Ok(()));
+        // Who was granted is no longer on the list, so leaving it changes nothing.
+        list.leave(ticket);
+        assert_eq!(list.take(ticket), Some(7));
     }
 }

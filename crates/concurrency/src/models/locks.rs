@@ -143,6 +143,19 @@ fn waiters_of_a_panicked_holder_left_asleep() {
     assert_eq!(shared.waiting(), 0);
 }
 
+/// L3: a closure panics while others wait; nobody recovers.
+fn one_waiter_of_two_told_of_a_panic() {
+    let shared = Arc::new(Locked::new(()));
+    let call = |lock: &Locked<()>| {
+        let result = lock.with(|()| ());
+        assert!(matches!(result, Ok(()) | Err(LockError::Poisoned)), "{result:?}");
+    };
+    let threads = [spawn(&shared, call), spawn(&shared, call)];
+    assert!(panics(|| shared.with(|()| fail())));
+    join(threads);
+    assert_eq!(shared.with(|()| ()), Err(LockError::Poisoned));
+}
+
 /// L4: a waiter's time passes while the lock is handed to it.
 fn lock_handed_to_a_waiter_that_left() {
     struct Shared(Locked<()>, Inside);
@@ -192,14 +205,15 @@ fn two_constructors_at_once(fails: impl Fn() -> Result<usize, ()> + Clone + Send
     assert_eq!(shared.value.get(), Some(&7));
 }
 
-/// L5: two need the value, and whoever waits is woken for no reason.
-fn value_expected_after_a_spurious_wake_up() {
+/// L5: three need the value, and whoever waits is woken for no reason.
+fn waiter_for_a_value_left_asleep() {
     let value = Arc::new(OnceInit::new());
     let need = |value: &OnceInit<usize>| {
         assert_eq!(value.get_or_try_init(|| Ok::<_, ()>(7)), Ok(&7));
     };
     let threads = [spawn(&value, need), spawn(&value, need)];
     value.disturb();
+    need(&value);
     join(threads);
 }
 
@@ -295,57 +309,62 @@ mod loom {
 
     #[test]
     fn loom_l01_two_inside_the_lock() {
-        check("L1 two inside the lock", 3, 3, two_inside_the_lock);
+        check("L1 two inside the lock", 3, None, two_inside_the_lock);
     }
 
     #[test]
     fn loom_l02_overtaking_in_the_queue() {
-        check("L2 overtaking in the queue", 3, 3, overtaking_in_the_queue);
+        check("L2 overtaking in the queue", 3, 4, overtaking_in_the_queue);
     }
 
     #[test]
     fn loom_l03_waiters_of_a_panicked_holder_left_asleep() {
-        check("L3 waiters of a panicked holder left asleep", 3, 3, waiters_of_a_panicked_holder_left_asleep);
+        check("L3 waiters of a panicked holder left asleep", 3, 4, waiters_of_a_panicked_holder_left_asleep);
+    }
+
+    #[test]
+    fn loom_l03_one_waiter_of_two_told_of_a_panic() {
+        check("L3 one waiter of two told of a panic", 3, None, one_waiter_of_two_told_of_a_panic);
     }
 
     #[test]
     fn loom_l04_lock_handed_to_a_waiter_that_left() {
-        check("L4 lock handed to a waiter that left", 3, 3, lock_handed_to_a_waiter_that_left);
+        check("L4 lock handed to a waiter that left", 3, 5, lock_handed_to_a_waiter_that_left);
     }
 
     #[test]
     fn loom_l05_two_constructors_at_once() {
-        check("L5 two constructors at once", 3, 3, || two_constructors_at_once(|| Err(())));
+        check("L5 two constructors at once", 3, 4, || two_constructors_at_once(|| Err(())));
     }
 
     #[test]
     fn loom_l05_turn_lost_when_a_constructor_panics() {
-        check("L5 turn lost when a constructor panics", 3, 3, || two_constructors_at_once(|| fail()));
+        check("L5 turn lost when a constructor panics", 3, 4, || two_constructors_at_once(|| fail()));
     }
 
     #[test]
-    fn loom_l05_value_expected_after_a_spurious_wake_up() {
-        check("L5 value expected after a spurious wake-up", 3, 3, value_expected_after_a_spurious_wake_up);
+    fn loom_l05_waiter_for_a_value_left_asleep() {
+        check("L5 waiter for a value left asleep", 3, 4, waiter_for_a_value_left_asleep);
     }
 
     #[test]
     fn loom_l06_panicked_instance_lent_again() {
-        check("L6 panicked instance lent again", 2, 3, panicked_instance_lent_again);
+        check("L6 panicked instance lent again", 2, None, panicked_instance_lent_again);
     }
 
     #[test]
     fn loom_l06_permit_lost_when_an_instance_cannot_be_made() {
-        check("L6 permit lost when making fails", 3, 3, permit_lost_when_an_instance_cannot_be_made);
+        check("L6 permit lost when making fails", 3, 5, permit_lost_when_an_instance_cannot_be_made);
     }
 
     #[test]
     fn loom_l06_instance_handed_to_a_borrower_that_left() {
-        check("L6 instance handed to a borrower that left", 3, 3, instance_handed_to_a_borrower_that_left);
+        check("L6 instance handed to a borrower that left", 3, 5, instance_handed_to_a_borrower_that_left);
     }
 
     #[test]
     fn loom_l14_caller_waits_for_itself() {
-        check("L14 caller waits for itself", 2, 3, caller_waits_for_itself);
+        check("L14 caller waits for itself", 2, 5, caller_waits_for_itself);
     }
 }
 
@@ -483,13 +502,14 @@ mod shuttle {
     /// What loom runs exhaustively, since shuttle's condition variables wake whom they please.
     #[test]
     fn shuttle_small_models() {
-        let models: [(&str, usize, fn()); 10] = [
+        let models: [(&str, usize, fn()); 11] = [
             ("L1", 3, two_inside_the_lock),
             ("L2", 3, overtaking_in_the_queue),
             ("L3", 3, waiters_of_a_panicked_holder_left_asleep),
+            ("L3 no recovery", 3, one_waiter_of_two_told_of_a_panic),
             ("L4", 3, lock_handed_to_a_waiter_that_left),
             ("L5", 3, || two_constructors_at_once(|| Err(()))),
-            ("L5 spurious", 3, value_expected_after_a_spurious_wake_up),
+            ("L5 no failure", 3, waiter_for_a_value_left_asleep),
             ("L6 panic", 2, panicked_instance_lent_again),
             ("L6 failure", 3, permit_lost_when_an_instance_cannot_be_made),
             ("L6 timeout", 3, instance_handed_to_a_borrower_that_left),

@@ -7,7 +7,9 @@
 //!
 //! loom runs every interleaving of a few threads up to a number of preemptions and fails on deadlocks. It knows no
 //! clock, so a timeout is another thread that fires it ([`Timer`]), and no spurious wake-ups, so `disturb` makes them.
-//! It does not model panics: where a model panics, nothing of loom's may be reached while the stack unwinds. shuttle
+//! It does not model panics: where a model panics, nothing of loom's may be reached while the stack unwinds. It leaves out
+//! orders of steps that cannot matter, and judges that by what it sees: whatever decides what a thread does next has to
+//! be behind a mutex of loom's; atomics of the standard library serve for counting and asserting only. shuttle
 //! runs many threads in schedules drawn at random; [`N_SCHEDULES_VAR`] sets how many.
 
 mod locks;

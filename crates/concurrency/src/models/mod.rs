@@ -13,6 +13,7 @@
 //! runs many threads in schedules drawn at random; [`N_SCHEDULES_VAR`] sets how many.
 
 mod locks;
+mod process;
 
 #[cfg(ferroyolo_loom)]
 use std::sync::atomic::{AtomicU64, Ordering};

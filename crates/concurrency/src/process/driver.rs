@@ -1,5 +1,6 @@
 //! A slot of the pool: takes jobs from the queue and has them run by the slot's worker, whichever that is.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::frame::Tag;
@@ -9,7 +10,7 @@ use super::roster::{Answer, Death, Gate, Hopeless, Reason, Roster};
 use super::settings::Settings;
 use crate::error::JobError;
 use crate::queue::core::{Claim, Claimed, Core};
-use crate::sync::{Arc, Deadline, Mutex, lock};
+use crate::sync::{Deadline, Mutex, lock};
 
 /// A job as the queue knows it.
 #[derive(Debug)]

@@ -1,6 +1,8 @@
 //! The parent's side of one worker: its process, its channel, and the thread that keeps it.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::thread;
 
 use super::frame::{self, FrameError, Header, Kind, Tag};
 use super::launch::{Exit, Launch, Process};
@@ -8,7 +10,7 @@ use super::roster::{Answer, Death, Reason, Roster, Verdict};
 use super::settings::Settings;
 use super::stderr::{self, Tail};
 use super::worker::Orders;
-use crate::sync::{Arc, Mutex, lock, thread};
+use crate::sync::{Mutex, lock};
 
 /// A worker as drivers and the supervisor see it.
 #[derive(Debug)]

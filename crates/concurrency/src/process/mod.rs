@@ -71,5 +71,13 @@ pub use pool::{Builder, ProcessPool, StartError};
 pub use stderr::Stderr;
 pub use supervisor::RestartPolicy;
 
+/// What models of the roster need of this module.
+#[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
+pub(crate) mod models {
+    pub(crate) use super::frame::Tag;
+    pub(crate) use super::roster::{Action, Answer, Clock, Death, Gate, Patience, Reason, Roster, Verdict};
+    pub(crate) use super::supervisor::RestartPolicy;
+}
+
 #[cfg(doc)]
 use crate::error::JobError;

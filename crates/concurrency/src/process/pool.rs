@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::command::WorkerCommand;
@@ -19,7 +21,7 @@ use crate::error::JobError;
 use crate::metrics::Metrics;
 use crate::queue::core::Core;
 use crate::queue::{DrainReport, Rejected, SubmitOptions, Ticket};
-use crate::sync::{Arc, Deadline, Mutex, lock, thread};
+use crate::sync::{Deadline, Mutex, lock};
 
 /// Inputs that killed workers and are remembered.
 const N_REMEMBERED: usize = 1024;

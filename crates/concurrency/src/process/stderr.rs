@@ -1,9 +1,11 @@
 //! What workers write to their standard error: passed on line by line, and the end of it kept.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use crate::sync::{Arc, Condvar, Deadline, Mutex, lock, thread, wait};
+use crate::sync::{Condvar, Deadline, Mutex, lock, wait};
 
 /// What becomes of a worker's standard error. Its end is kept for error messages in each case but `Inherit`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

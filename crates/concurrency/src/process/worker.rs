@@ -18,13 +18,15 @@ use std::any::Any;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use super::command::Limits;
 use super::frame::{self, FrameError, Kind, Tag};
 use super::launch::CHANNEL_ENV;
 use super::settings::Settings;
-use crate::sync::{Arc, Condvar, Deadline, Mutex, lock, thread, wait};
+use crate::sync::{Condvar, Deadline, Mutex, lock, wait};
 
 /// Why a program could not work, or had to stop.
 #[derive(Debug)]

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
@@ -26,7 +27,7 @@ use crate::output::file::refuse_to_overwrite;
 use crate::output::json::{JsonSink, is_stdout, print_line};
 
 /// Turns over all ways; figures are medians.
-const N_ROUNDS: usize = 3;
+const N_ROUNDS: usize = 5;
 
 /// All ways, named as they are printed.
 #[derive(Debug, Serialize)]
@@ -45,7 +46,8 @@ struct Report {
 struct Row {
     policy: String,
     images_per_second: f64,
-    /// Images per second over those of the same way with one worker.
+    /// Images per second over those of the same way with one worker: the median over rounds, in which both are
+    /// neighbours, so that a machine that is slow for a while is slow for both.
     speedup: f64,
     /// From handing a picture in to its boxes, with all workers busy.
     latency_ms: Tail,
@@ -172,10 +174,12 @@ fn measure(
     others: impl Fn() -> Vec<u32>,
     call: impl Fn(usize) -> Result<()> + Sync,
 ) -> Result<Measured> {
-    let warm = Barrier::new(n_callers);
-    let run = |caller: usize| {
+    // Callers wait for each other before the timed calls, and after them until memory was read: what belongs to a thread
+    // ends with it. Whoever failed waits as well, so that nobody waits for ever.
+    let (warm, done, read) =
+        (Barrier::new(n_callers), Barrier::new(n_callers + 1), Barrier::new(n_callers + 1));
+    let timed = |caller: usize| {
         let warmed = (0..args.warmup.max(1)).try_for_each(|_| call(caller));
-        // Whoever failed waits as well, so that nobody waits for ever.
         warm.wait();
         warmed?;
         let start = Instant::now();
@@ -187,13 +191,27 @@ fn measure(
         }
         Ok((times_ms, start, Instant::now()))
     };
-    let outcomes: Vec<Result<_>> = thread::scope(|scope| {
+    let run = |caller: usize| {
+        let outcome = catch_unwind(AssertUnwindSafe(|| timed(caller)));
+        done.wait();
+        read.wait();
+        outcome.unwrap_or_else(|_| Err(Error::failed("a caller panicked")))
+    };
+    let (outcomes, peak_rss_bytes, memory_bytes) = thread::scope(|scope| {
         let run = &run;
         let callers: Vec<_> = (0..n_callers).map(|caller| scope.spawn(move || run(caller))).collect();
+        done.wait();
+        let others = others();
+        let sum = |own: Option<u64>, of: fn(&str) -> Option<u64>| {
+            others.iter().try_fold(own?, |sum, pid| Some(sum + of(&pid.to_string())?))
+        };
+        let memory = (sum(peak_rss_bytes(), super::peak_rss_of), sum(memory_of("self"), memory_of));
+        read.wait();
         let join = |caller: thread::ScopedJoinHandle<'_, _>| {
             caller.join().unwrap_or_else(|_| Err(Error::failed("a caller panicked")))
         };
-        callers.into_iter().map(join).collect()
+        let outcomes: Vec<Result<_>> = callers.into_iter().map(join).collect();
+        (outcomes, memory.0, memory.1)
     });
     let mut times_ms = Vec::new();
     let (mut starts, mut ends) = (Vec::new(), Vec::new());
@@ -208,17 +226,7 @@ fn measure(
         _ => return Err(Error::failed("nobody called")),
     };
     let images_per_second = rounded(times_ms.len() as f64 / seconds);
-    let others = others();
-    let sum = |own: Option<u64>, of: fn(&str) -> Option<u64>| {
-        others.iter().try_fold(own?, |sum, pid| Some(sum + of(&pid.to_string())?))
-    };
-    Ok(Measured {
-        threads,
-        images_per_second,
-        latency_ms: Tail::of(times_ms),
-        peak_rss_bytes: sum(peak_rss_bytes(), super::peak_rss_of),
-        memory_bytes: sum(memory_of("self"), memory_of),
-    })
+    Ok(Measured { threads, images_per_second, latency_ms: Tail::of(times_ms), peak_rss_bytes, memory_bytes })
 }
 
 /// Memory of a process in bytes, where the system tells it; of what it shares with others only its part.
@@ -272,10 +280,12 @@ impl Row {
         };
         let further = memory(one).zip(memory(all)).filter(|_| n_workers > 1);
         let images_per_second = median(all, |round| round.images_per_second);
+        let speedups = all.iter().zip(one).map(|(all, one)| all.images_per_second / one.images_per_second);
+        let speedup = Latency::of(speedups.collect()).p50;
         Self {
             policy: way.to_string(),
             images_per_second,
-            speedup: rounded(images_per_second / median(one, |round| round.images_per_second)),
+            speedup,
             latency_ms: tail(all),
             alone_ms: tail(one),
             peak_rss_bytes: all.iter().filter_map(|round| round.peak_rss_bytes).max(),

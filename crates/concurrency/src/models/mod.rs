@@ -14,6 +14,7 @@
 
 mod locks;
 mod process;
+mod queue;
 
 #[cfg(ferroyolo_loom)]
 use std::sync::atomic::{AtomicU64, Ordering};

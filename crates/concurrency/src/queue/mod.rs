@@ -199,4 +199,6 @@ pub(crate) fn discard<T>(value: T) {
 }
 
 #[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod reference;
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
 mod tests;

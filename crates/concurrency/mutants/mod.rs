@@ -4,6 +4,7 @@
 //! and `tests/mutants.rs` holds the list to the code.
 
 mod locks;
+mod queue;
 
 /// A defect, made by replacing text.
 #[derive(Clone, Copy, Debug)]
@@ -37,5 +38,5 @@ pub enum Suite {
 
 /// All defects of the matrix.
 pub fn all() -> Vec<Mutant> {
-    [locks::MUTANTS].concat()
+    [locks::MUTANTS, queue::MUTANTS].concat()
 }

@@ -127,6 +127,23 @@ fn job_neither_run_nor_handed_back() {
     assert_all_answered(&core, n_accepted);
 }
 
+/// L8: a queue is closed while a submitter waits for a place that no worker will free.
+fn submitter_left_asleep_by_closing() {
+    let core = queue_of(1, 1);
+    core.submit(1, Deadline::Never, NEVER).expect("open");
+    let submitters = [2, 3].map(|job| {
+        spawn(&core, move |core| match core.submit(job, Deadline::Never, NEVER) {
+            Err(Rejected::Closed(back)) => assert_eq!(back, job),
+            other => panic!("{other:?}"),
+        })
+    });
+    core.disturb();
+    core.close();
+    join(submitters);
+    core.stop(|| JobError::Closed);
+    assert_all_answered(&core, 1);
+}
+
 /// L9: a queue is dropped while jobs wait and another thread waits for them.
 fn ticket_left_open_by_a_dropped_queue() {
     let queue = TaskQueue::builder().capacity(2).start(|_| Ok::<_, String>(|n: u64| Ok::<_, String>(10 * n)));
@@ -427,12 +444,17 @@ mod loom {
 
     #[test]
     fn loom_l07_job_given_to_a_worker_that_left() {
-        check("L7 job given to a worker that left", 3, None, job_given_to_a_worker_that_left);
+        check("L7 job given to a worker that left", 3, 5, job_given_to_a_worker_that_left);
     }
 
     #[test]
     fn loom_l08_job_neither_run_nor_handed_back() {
         check("L8 job neither run nor handed back", 3, 5, job_neither_run_nor_handed_back);
+    }
+
+    #[test]
+    fn loom_l08_submitter_left_asleep_by_closing() {
+        check("L8 submitter left asleep by closing", 3, None, submitter_left_asleep_by_closing);
     }
 
     #[test]
@@ -575,10 +597,11 @@ mod shuttle {
     /// What loom runs exhaustively, since shuttle's condition variables wake whom they please.
     #[test]
     fn shuttle_small_queue_models() {
-        let models: [(&str, fn()); 14] = [
+        let models: [(&str, fn()); 15] = [
             ("L7", job_left_in_the_queue_while_workers_sleep),
             ("L7 patience", job_given_to_a_worker_that_left),
             ("L8", job_neither_run_nor_handed_back),
+            ("L8 close", submitter_left_asleep_by_closing),
             ("L9", ticket_left_open_by_a_dropped_queue),
             ("L9 retry", job_that_comes_back_finds_no_worker),
             ("L9 drain", drain_that_sleeps_on_or_leaves_a_ticket_open),

@@ -220,35 +220,14 @@ impl<J, O> Core<J, O> {
         }
     }
 
-    /// Answers an attempt; says whether the answer counts.
-    ///
-    /// It does not if the job has an outcome already, or if it was given to another attempt: then it is dropped.
-    #[allow(dead_code, reason = "threads answer by their claims")]
-    pub(crate) fn finish(&self, key: Key, outcome: Outcome<O>) -> bool {
-        let mut trash = Trash::new();
-        let mut state = lock(&self.state);
-        let counts = state.finish(key, outcome, &mut trash);
-        self.settle(state, trash);
-        counts
-    }
-
-    /// Gives an attempt up and puts its job back at the front of the queue; says whether it did.
-    ///
-    /// It does not if the job has an outcome already, or if it was given to another attempt. A queue that has stopped
-    /// answers that it was closed.
-    #[allow(dead_code, reason = "threads are not retried")]
+    /// As [`Claim::retry`], by somebody else than the holder of the claim, who keeps it and may answer it late.
+    #[cfg(test)]
     pub(crate) fn retry(&self, key: Key, job: J) -> bool {
         let mut trash = Trash::new();
         let mut state = lock(&self.state);
         let requeued = state.retry(key, job, &mut trash);
         self.settle(state, trash);
         requeued
-    }
-
-    /// Whether the answer to this attempt is still wanted: nobody cancelled it, and its time is not over.
-    #[allow(dead_code, reason = "threads can't be stopped")]
-    pub(crate) fn is_running(&self, key: Key) -> bool {
-        lock(&self.state).is_running(key)
     }
 
     /// Resolves every job whose deadline has passed, queued or running. Returns when the next one will.
@@ -311,16 +290,6 @@ impl<J, O> Core<J, O> {
             state.resolve(id, Err(error()), &mut trash);
             n += 1;
         }
-        self.settle(state, trash);
-        n
-    }
-
-    /// Answers what is queued with what `error` makes, and stays open. Returns how many jobs that were.
-    #[allow(dead_code, reason = "for workers that are beyond repair")]
-    pub(crate) fn fail_queued(&self, error: impl Fn() -> JobError) -> usize {
-        let mut trash = Trash::new();
-        let mut state = lock(&self.state);
-        let n = state.fail_queued(&error, &mut trash);
         self.settle(state, trash);
         n
     }
@@ -441,24 +410,26 @@ impl<J, O> Claim<'_, J, O> {
     }
 
     /// Which attempt at the job this is, from 1.
-    #[allow(dead_code, reason = "threads are not retried")]
     pub(crate) fn attempt(&self) -> u32 {
         self.attempt
     }
 
     /// When the job has to be done.
-    #[allow(dead_code, reason = "threads can't be stopped")]
     pub(crate) fn deadline(&self) -> &Deadline {
         &self.deadline
     }
 
     /// Answers the job and checks in; says whether the answer counts.
+    ///
+    /// It does not if the job has an outcome already, or if it was given to another attempt: then it is dropped.
     pub(crate) fn finish(mut self, outcome: Outcome<O>) -> bool {
         self.check_in(|state, key, trash| state.finish(key, outcome, trash))
     }
 
-    /// Puts the job back at the front of the queue and checks in; says whether it did.
-    #[allow(dead_code, reason = "threads are not retried")]
+    /// Gives the attempt up, puts the job back at the front of the queue and checks in; says whether it did.
+    ///
+    /// It does not if the job has an outcome already, or if it was given to another attempt. A queue that has stopped
+    /// answers the job with `Closed`.
     pub(crate) fn retry(mut self, job: J) -> bool {
         self.check_in(|state, key, trash| state.retry(key, job, trash))
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 
 use super::core::{Claim, Claimed, Core};
 use super::submit::Rejected;
@@ -28,7 +29,6 @@ enum Step {
     Cancel(usize),
     Abandon(usize),
     Take(usize),
-    FailQueued,
     Close,
     Stop,
     Abort,
@@ -63,7 +63,6 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         3 => which().prop_map(Step::Cancel),
         2 => which().prop_map(Step::Abandon),
         5 => which().prop_map(Step::Take),
-        1 => Just(Step::FailQueued),
         1 => Just(Step::Close),
         1 => Just(Step::Stop),
         1 => Just(Step::Abort),
@@ -219,7 +218,6 @@ impl Pair<'_> {
             Step::Claim => match (self.core.claim(&passed), self.reference.claim()) {
                 (Claimed::Job(claim, job), Some((id, attempt))) => {
                     assert_eq!((claim.key().id, job, claim.attempt()), (id as u64, id as u64, attempt));
-                    assert!(self.core.is_running(claim.key()));
                     self.claims.push((claim, id, attempt));
                 }
                 (Claimed::Nothing, None) => assert!(!self.is_over()),
@@ -282,11 +280,6 @@ impl Pair<'_> {
                     job.has_ticket = job.outcome.is_none();
                 }
             }
-            Step::FailQueued => {
-                let n = self.core.fail_queued(|| JobError::CircuitOpen);
-                assert_eq!(n, self.reference.queue.len());
-                self.reference.end_all(FailureKind::CircuitOpen, |job| job.stage == Stage::Queued);
-            }
             Step::Close => {
                 self.core.close();
                 self.reference.is_closed = true;
@@ -329,29 +322,35 @@ impl Pair<'_> {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: N_CASES, failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn a_queue_does_what_its_model_does(capacity in 1_usize..4, steps in steps()) {
-        let core = Core::new("model".to_owned(), capacity, 2);
-        let reference = Reference { capacity, ..Reference::default() };
-        let mut pair = Pair { core: &core, reference, clocks: Vec::new(), claims: Vec::new() };
-        for step in &steps {
-            pair.step(step);
-            pair.check();
-        }
-        // Whatever is still held ends with its worker; then every ticket can be resolved.
-        for (claim, id, attempt) in std::mem::take(&mut pair.claims) {
-            drop(claim);
-            pair.reference.finish((id, attempt), Err(FailureKind::Crashed));
-        }
-        pair.step(&Step::Stop);
+fn check(capacity: usize, steps: &[Step]) {
+    let core = Core::new("model".to_owned(), capacity, 2);
+    let reference = Reference { capacity, ..Reference::default() };
+    let mut pair = Pair { core: &core, reference, clocks: Vec::new(), claims: Vec::new() };
+    for step in steps {
+        pair.step(step);
         pair.check();
-        for id in 0..pair.reference.jobs.len() {
-            pair.step(&Step::Take(id));
-        }
-        prop_assert_eq!(core.n_outcomes(), 0);
-        prop_assert!(core.wait_over(&Deadline::Never));
     }
+    // Whatever is still held ends with its worker; then every ticket can be resolved.
+    for (claim, id, attempt) in std::mem::take(&mut pair.claims) {
+        drop(claim);
+        pair.reference.finish((id, attempt), Err(FailureKind::Crashed));
+    }
+    pair.step(&Step::Stop);
+    pair.check();
+    for id in 0..pair.reference.jobs.len() {
+        pair.step(&Step::Take(id));
+    }
+    assert_eq!(core.n_outcomes(), 0);
+    assert!(core.wait_over(&Deadline::Never));
+}
+
+#[test]
+fn a_queue_does_what_its_model_does() {
+    let config = ProptestConfig { cases: N_CASES, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = (1_usize..4, steps());
+    let law = |(capacity, steps): (usize, Vec<Step>)| {
+        check(capacity, &steps);
+        Ok(())
+    };
+    TestRunner::new(config).run(&cases, law).unwrap_or_else(|error| panic!("{error}"));
 }

@@ -26,10 +26,10 @@ pub struct Builder {
 pub enum StartError {
     /// This was set to zero.
     Zero(&'static str),
-    /// The operating system started no thread for this worker.
+    /// The operating system started no thread.
     Spawn {
-        /// Which worker, from 0.
-        worker_idx: usize,
+        /// What the thread was to be called.
+        thread: String,
         /// What the operating system said.
         error: io::Error,
     },
@@ -60,7 +60,8 @@ impl Builder {
 
     /// What threads and metrics are called by.
     pub fn name(self, name: impl Into<String>) -> Builder {
-        Builder { name: name.into(), ..self }
+        // The operating system's names end at a zero, and the standard library refuses them.
+        Builder { name: name.into().replace('\0', ""), ..self }
     }
 
     /// Starts the workers and waits until each has its instance.
@@ -101,10 +102,10 @@ impl Builder {
                     Err(error) => gate.pass(Some(StartError::Build { worker_idx, error })),
                 }
             };
-            match thread::Builder::new().name(format!("{name}-{worker_idx}")).spawn(run) {
+            match spawn(format!("{name}-{worker_idx}"), run) {
                 Ok(thread) => threads.push(thread),
                 Err(error) => {
-                    failed = Some(StartError::Spawn { worker_idx, error });
+                    failed = Some(error);
                     break;
                 }
             }
@@ -131,14 +132,19 @@ fn start_timer<J: Send + 'static, O: Send + 'static>(
     #[cfg(not(all(test, any(ferroyolo_loom, ferroyolo_shuttle))))]
     {
         let core = Arc::clone(core);
-        match thread::Builder::new().name(format!("{name}-timer")).spawn(move || core.keep_time()) {
+        match spawn(format!("{name}-timer"), move || core.keep_time()) {
             Ok(thread) => threads.push(thread),
-            Err(error) => return Some(StartError::Spawn { worker_idx: threads.len(), error }),
+            Err(error) => return Some(error),
         }
     }
     #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
     let _ = (core, name, threads);
     None
+}
+
+fn spawn(name: String, run: impl FnOnce() + Send + 'static) -> Result<thread::JoinHandle<()>, StartError> {
+    let spawned = thread::Builder::new().name(name.clone()).spawn(run);
+    spawned.map_err(|error| StartError::Spawn { thread: name, error })
 }
 
 /// Makes a worker's handler, whatever the factory does.
@@ -187,8 +193,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Zero(what) => write!(f, "a queue needs {what}, got 0, expected 1 or more"),
-            StartError::Spawn { worker_idx, error } => {
-                write!(f, "no thread could be started for worker {worker_idx}: {error}")
+            StartError::Spawn { thread, error } => {
+                write!(f, "the thread {thread} could not be started: {error}")
             }
             StartError::Build { worker_idx, error } => {
                 write!(f, "no instance could be built for worker {worker_idx}: {error}")

@@ -18,6 +18,8 @@ pub(crate) struct Work {
     pub(crate) bytes: Vec<u8>,
     /// Workers that died while they were at it.
     pub(crate) n_deaths: u32,
+    /// Times that it was claimed and put back without being begun.
+    pub(crate) n_passes: u32,
 }
 
 /// What the threads of a pool share.
@@ -61,7 +63,10 @@ pub(crate) fn drive(shared: &Shared, slot: usize) {
                 }
                 // The worker died while nobody looked. Others may be free.
                 None => {
-                    claim.retry(work);
+                    // It was not begun, so it is not begun again.
+                    if claim.retry(Work { n_passes: work.n_passes + 1, ..work }) {
+                        shared.core.count(|counters| counters.retried -= 1);
+                    }
                 }
             },
         }
@@ -133,7 +138,7 @@ impl Shared {
         if kills >= self.settings.quarantine_after && n_deaths > 1 {
             claim.finish(Err(JobError::Quarantined { kills }));
         } else if n_deaths > self.settings.n_retries {
-            let attempt = claim.attempt();
+            let attempt = claim.attempt() - work.n_passes;
             claim.finish(Err(error_of(death, attempt)));
         } else {
             claim.retry(Work { n_deaths, ..work });

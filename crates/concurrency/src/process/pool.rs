@@ -300,7 +300,7 @@ impl ProcessPool {
         options: SubmitOptions,
     ) -> Result<Ticket<Vec<u8>>, Rejected<Vec<u8>>> {
         let (deadline, patience) = options.start();
-        let work = Work { bytes: job, n_deaths: 0 };
+        let work = Work { bytes: job, n_deaths: 0, n_passes: 0 };
         let id = match patience {
             Some(patience) => self.shared.core.submit(work, deadline, &patience),
             None => self.shared.core.try_submit(work, deadline),

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use ferroyolo_concurrency::process::faults::{self, Fault, Job, digest};
 use ferroyolo_concurrency::process::{Builder, RestartPolicy, Stderr, WorkerCommand, worker};
 use ferroyolo_concurrency::{JobError, ProcessPool, Ticket};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Something that hangs fails after this long, however slow the machine is.
 pub const FOREVER: Duration = Duration::from_secs(120);
@@ -70,12 +71,18 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
+pub fn signal(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process number");
+    kill_process(pid, signal).expect("the process is there");
+}
+
 /// Whether this process exists and is no zombie.
 pub fn is_alive(pid: u32) -> bool {
     state(pid).is_some_and(|state| state != 'Z' && state != 'X')
 }
 
-fn state(pid: u32) -> Option<char> {
+/// What a process does, as the system says in one letter.
+pub fn state(pid: u32) -> Option<char> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
 }

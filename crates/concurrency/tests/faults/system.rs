@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use ferroyolo_concurrency::JobError;
 use ferroyolo_concurrency::process::faults::{Fault, Job};
 use ferroyolo_concurrency::process::signals::{Request, Shutdown};
-use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
 
 use crate::support::{
-    alone, builder, children, command, faulty, has_proc, is_alive, n_descriptors, outcome, run, submit, until,
+    alone, builder, children, command, faulty, has_proc, is_alive, n_descriptors, outcome, run, signal,
+    submit, until,
 };
 
 const PARENT_ENV: &str = "FERROYOLO_TEST_PARENT";
@@ -51,13 +52,8 @@ impl Parent {
     }
 
     fn signal(&self, signal: Signal) {
-        kill(self.child.id(), signal);
+        crate::support::signal(self.child.id(), signal);
     }
-}
-
-fn kill(pid: u32, signal: Signal) {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a process number");
-    kill_process(pid, signal).expect("the process is there");
 }
 
 fn say(text: &str) {
@@ -223,7 +219,7 @@ fn f14_running_out_of_descriptors_loses_nothing() {
         // Nobody can be started any more, neither here nor there.
         setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit.clone() }).unwrap();
         for pid in pool.pids() {
-            kill(pid, Signal::KILL);
+            signal(pid, Signal::KILL);
         }
         let jobs: Vec<Job> = (1..20).map(Job::new).collect();
         let tickets: Vec<_> = jobs[..10].iter().map(|job| submit(&pool, job)).collect();

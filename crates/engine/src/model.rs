@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::backend::{Cpu, Device, Precision};
 use crate::error::{Error, Result};
 use crate::image::{Image, Placement};
-use crate::modules::{self, DetectHead, Extra, NetworkHead};
+use crate::modules::{self, Branches, DetectHead, Extra, NetworkHead};
 use crate::network::Network;
 use crate::results::{Results, Task};
 use crate::session::{PredictOptions, Session, SessionState};
@@ -123,7 +123,7 @@ impl Model {
         let model = Self { inner: Arc::new(inner) };
         // Layers that don't fit together show up here rather than at the first picture.
         let [h, w] = model.inner.imgsz;
-        model.inner.network.plan(([1, h, w], crate::network::Branches { one2many: true, one2one: false }))?;
+        model.inner.network.plan(([1, h, w], Branches { one2many: true, one2one: false }))?;
         Ok(model)
     }
 

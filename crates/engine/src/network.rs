@@ -8,18 +8,11 @@ use ferroyolo_kernels::{Arena, View, clear_halo};
 use crate::backend::Cpu;
 use crate::error::Result;
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
-use crate::modules::NetworkHead;
+use crate::modules::{Branches, NetworkHead};
 use crate::ops::{PackedWeights, StepIo};
 
 /// Plans that are kept. Pictures of many proportions each want their own.
 const MAX_PLANS: usize = 32;
-
-/// Which branches of the head are computed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Branches {
-    pub one2many: bool,
-    pub one2one: bool,
-}
 
 /// Identifies a plan: `[n, h, w]` of the input, and what is computed.
 pub(crate) type PlanKey = ([usize; 3], Branches);

@@ -1,9 +1,8 @@
 //! Detection heads: the branches that give boxes and class scores at each level, and what comes with the boxes.
 
-use super::{ModuleNode, build_single, proto, yolox};
+use super::{Branches, ModuleNode, build_single, proto, yolox};
 use crate::error::{Error, Result};
 use crate::graph::{Builder, ValueId};
-use crate::network::Branches;
 use crate::results::Task;
 use crate::weights::Document;
 

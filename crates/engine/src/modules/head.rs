@@ -3,9 +3,15 @@
 use super::{DetectHead, MapHead, ModuleNode, detect, map_head};
 use crate::error::{Error, Result};
 use crate::graph::{Builder, ValueId};
-use crate::network::Branches;
 use crate::results::Task;
 use crate::weights::Document;
+
+/// Which branches of the head are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Branches {
+    pub one2many: bool,
+    pub one2one: bool,
+}
 
 /// What the last layer computes.
 #[derive(Clone, Debug)]

@@ -26,13 +26,13 @@ mod sppf;
 mod yolox;
 
 pub(crate) use detect::{Branch, DetectHead, Extra, Level, Regression};
-pub(crate) use head::NetworkHead;
+pub(crate) use head::{Branches, NetworkHead};
 pub(crate) use map_head::{DEPTH_RANGE, MapHead, MapKind};
 pub(crate) use node::ModuleNode;
 
 use crate::error::{Error, Result};
 use crate::graph::{Builder, Graph, ValueId};
-use crate::weights::{Document, Weights};
+use crate::weights::{Document, Layer, Weights};
 
 /// Builds the graph of a network and the description of its head.
 ///
@@ -44,21 +44,23 @@ pub(crate) fn build_network(document: &Document, weights: Weights<'_>) -> Result
     };
     let picture = [builder.input()];
     let mut outputs: Vec<Vec<ValueId>> = Vec::with_capacity(body.len());
-    let inputs_of = |from: &[i64], outputs: &'_ [Vec<ValueId>]| -> Vec<Vec<ValueId>> {
-        let of = |&idx: &i64| usize::try_from(idx).map_or(picture.to_vec(), |idx| outputs[idx].clone());
-        from.iter().map(of).collect()
-    };
     for layer in body {
-        let inputs = inputs_of(&layer.from, &outputs);
-        let inputs: Vec<&[ValueId]> = inputs.iter().map(Vec::as_slice).collect();
-        outputs.push(build_layer(&mut builder, &ModuleNode::root(layer), &inputs)?);
+        let inputs = inputs_of(layer, &picture, &outputs);
+        let built = build_layer(&mut builder, &ModuleNode::root(layer), &inputs)?;
+        outputs.push(built);
     }
-    let inputs = inputs_of(&head.from, &outputs);
     let module = ModuleNode::root(head);
+    let inputs = inputs_of(head, &picture, &outputs);
     let inputs = inputs.iter().map(|parts| module.single(parts)).collect::<Result<Vec<_>>>()?;
     let head = head::build(&mut builder, &module, &inputs, document)?;
     let graph = builder.finish(head.outputs())?;
     Ok((graph, head))
+}
+
+/// What a layer takes: the picture, or what earlier layers gave.
+fn inputs_of<'a>(layer: &Layer, picture: &'a [ValueId], outputs: &'a [Vec<ValueId>]) -> Vec<&'a [ValueId]> {
+    let of = |&idx: &i64| usize::try_from(idx).map_or(picture, |idx| outputs[idx].as_slice());
+    layer.from.iter().map(of).collect()
 }
 
 /// Builds a layer that is no head. Each input is what another layer gives: nearly always one value.

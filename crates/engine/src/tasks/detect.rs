@@ -160,11 +160,15 @@ impl<'a> Decoder<'a> {
         out: &mut [f32],
     ) {
         let Some(view) = level.extra else { return };
-        let cells = level.first_anchor..level.first_anchor + view.pixels();
-        for (channel, row) in out.chunks_exact_mut(self.n_anchors).enumerate() {
+        let (anchors, first) = (self.n_anchors, level.first_anchor);
+        let cells = first..first + view.pixels();
+        store_planar(context, arena, view, image, out, anchors, first, Activation::None);
+        for (channel, row) in out.chunks_exact_mut(anchors).enumerate() {
             let activation = extra::activation(self.head.extra, channel);
-            let one = view.channels(channel, 1);
-            store_planar(context, arena, one, image, row, self.n_anchors, level.first_anchor, activation);
+            if activation != Activation::None {
+                let one = view.channels(channel, 1);
+                store_planar(context, arena, one, image, row, anchors, first, activation);
+            }
             extra::decode_row(self.head.extra, channel, &mut row[cells.clone()], view.w, level.stride);
         }
     }

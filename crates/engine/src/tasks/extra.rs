@@ -8,7 +8,12 @@ use crate::modules::Extra;
 
 /// The angle in radians that a raw value stands for.
 pub(super) fn angle(value: f32, raw: bool) -> f32 {
-    if raw { value } else { (sigmoid(value) - 0.25) * PI }
+    if raw { value } else { angle_of_share(sigmoid(value)) }
+}
+
+/// The angle in radians that a raw value after its sigmoid stands for.
+fn angle_of_share(share: f32) -> f32 {
+    (share - 0.25) * PI
 }
 
 /// The center of a turned box, in cells from the cell's center: the distances are those along its own axes.
@@ -27,6 +32,7 @@ fn coordinate(value: f32, cell: f32, centered: bool, stride: f32) -> f32 {
 pub(super) fn activation(extra: Extra, channel: usize) -> Activation {
     match extra {
         Extra::Keypoints { values, .. } if channel % values == 2 => Activation::Sigmoid,
+        Extra::Angle { raw: false } => Activation::Sigmoid,
         _ => Activation::None,
     }
 }
@@ -42,8 +48,8 @@ pub(super) fn decode_row(extra: Extra, channel: usize, row: &mut [f32], w: usize
                 }
             }
         }
-        Extra::Angle { raw } => row.iter_mut().for_each(|value| *value = angle(*value, raw)),
-        Extra::None | Extra::Masks { .. } | Extra::Keypoints { .. } => {}
+        Extra::Angle { raw: false } => row.iter_mut().for_each(|value| *value = angle_of_share(*value)),
+        Extra::None | Extra::Masks { .. } | Extra::Keypoints { .. } | Extra::Angle { raw: true } => {}
     }
 }
 

@@ -277,7 +277,7 @@ unsafe fn accumulate<V: F32x16, const P: usize, const K: usize, const FULL: bool
 /// # Safety
 /// The strip's windows and pixels lie in the arena, and nobody else reads or writes the pixels that it writes.
 unsafe fn run_strip(ctx: Context<'_>, p: usize, neighbours: usize, strip: Strip<'_>) {
-    let neighbours = if matches!(neighbours, 3 | 7) { neighbours } else { 0 };
+    let neighbours = if matches!(neighbours, 3 | 5 | 7) { neighbours } else { 0 };
     macro_rules! tiles {
         ($($k:literal: $($p:literal)*;)*) => {
             match (neighbours, p) {
@@ -291,6 +291,7 @@ unsafe fn run_strip(ctx: Context<'_>, p: usize, neighbours: usize, strip: Strip<
         tiles! {
             0: 1 2 4 8;
             3: 1 2 4 8;
+            5: 1 2 4 8;
             7: 1 2 4 8;
         }
     }

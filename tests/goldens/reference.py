@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-DEFAULT_MAX_DET = 300
+from heads import run_head
 
 
 class Node:
@@ -57,19 +57,30 @@ class Network:
     def run(self, images: Tensor) -> dict[str, Tensor]:
         """`images`: [N, 3, H, W], RGB, 0..1, in the type in which everything is computed.
 
-        Returns `output0` [N, 4 + classes, A] (center x, center y, width, height in pixels of the input, then scores)
-        and, where the head has such a branch, `one2one` [N, k, 6] (x1, y1, x2, y2, score, class by falling score).
+        Returns `output0`, `one2one` and `proto` as far as the head has them; README.md tells what they hold.
         """
         expected = self.document["input"]
         picture = images.flip(1) if expected["color"] == "bgr" else images
         picture = picture * (255.0 / expected["divisor"])
-        outputs: list[Tensor] = []
+        outputs: list[Tensor | list[Tensor]] = []
         for layer, node in zip(self.document["layers"], self.layers):
             inputs = [outputs[idx] if idx >= 0 else picture for idx in layer["from"]]
             if layer is self.document["layers"][-1]:
-                return self.head(node, inputs)
-            outputs.append(torch.cat(inputs, 1) if node.kind == "Concat" else self.apply(node, *inputs))
+                return run_head(self, node, inputs)
+            outputs.append(self.layer(node, inputs))
         raise ValueError("the network has no layers")
+
+    def layer(self, node: Node, inputs: list[Any]) -> Tensor | list[Tensor]:
+        """The output of a layer that is no head. CBLinear alone has several."""
+        if node.kind == "Concat":
+            return torch.cat(inputs, 1)
+        if node.kind == "CBLinear":
+            return list(self.apply(node["conv"], inputs[0]).split(node.attrs["c2s"], 1))
+        if node.kind == "CBFuse":
+            *others, last = inputs
+            parts = (x[idx] for x, idx in zip(others, node.attrs["idx"]))
+            return sum((F.interpolate(part, last.shape[2:], mode="nearest") for part in parts), last)
+        return self.apply(node, *inputs)
 
     def apply(self, node: Node, x: Tensor) -> Tensor:
         """The output of any block that takes one value."""
@@ -86,68 +97,15 @@ class Network:
             x, weight, bias, attrs["stride"], attrs["padding"], attrs.get("dilation", 1), attrs["groups"]
         )
 
-    def head(self, node: Node, inputs: list[Tensor]) -> dict[str, Tensor]:
-        if node.kind == "yolox.Head":
-            return {"output0": self.center_size_head(node, inputs)}
-        # A class attribute of the original and so absent from most checkpoints.
-        reg_max, max_det = node.attrs["reg_max"], node.attrs.get("max_det", DEFAULT_MAX_DET)
-        anchors, strides = self.anchors(inputs)
-        out = {}
-        for name, lists in {"output0": ("cv2", "cv3"), "one2one": ("one2one_cv2", "one2one_cv3")}.items():
-            if lists[0] not in node.children:
-                continue
-            boxes, logits = (
-                torch.cat([self.apply(node[part][str(level)], x).flatten(2) for level, x in enumerate(inputs)], 2)
-                for part in lists
-            )
-            distances = boxes
-            if reg_max > 1:
-                n, _, a = boxes.shape
-                shares = boxes.view(n, 4, reg_max, a).softmax(2)
-                distances = (shares * torch.arange(reg_max, dtype=torch.float32)[:, None]).sum(2)
-            x1y1, x2y2 = anchors - distances[:, :2], anchors + distances[:, 2:]
-            scores = logits.sigmoid()
-            if name == "output0":
-                out[name] = torch.cat([(x1y1 + x2y2) / 2 * strides, (x2y2 - x1y1) * strides, scores], 1)
-            else:
-                out[name] = best_of(torch.cat([x1y1, x2y2], 1) * strides, scores, max_det)
-        return out
+    def conv_transpose2d(self, node: Node, x: Tensor) -> Tensor:
+        """The transposed convolution at `node`, whose kernel is [in, out, kh, kw]."""
+        weight, bias = (self.tensors[f"{node.path}.{name}"].to(x.dtype) for name in ("weight", "bias"))
+        return F.conv_transpose2d(x, weight, bias, node.attrs["stride"])
 
-    def center_size_head(self, node: Node, inputs: list[Tensor]) -> Tensor:
-        levels = []
-        for level, x in enumerate(inputs):
-            part = {name: child[str(level)] for name, child in node.children.items()}
-            stem = self.apply(part["stems"], x)
-            classes = self.apply(part["cls_preds"], self.apply(part["cls_convs"], stem)).sigmoid()
-            features = self.apply(part["reg_convs"], stem)
-            boxes, objectness = (self.apply(part[name], features) for name in ("reg_preds", "obj_preds"))
-            levels.append(torch.cat([boxes, classes * objectness.sigmoid()], 1).flatten(2))
-        raw = torch.cat(levels, 2)
-        anchors, strides = self.anchors(inputs)
-        corner = anchors - 0.5
-        return torch.cat([(raw[:, :2] + corner) * strides, raw[:, 2:4].exp() * strides, raw[:, 4:]], 1)
-
-    def anchors(self, inputs: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Centers of all cells [2, A] in cells, and the stride of each [A]."""
-        centers, strides = [], []
-        for x, stride in zip(inputs, self.document["stride"]):
-            h, w = x.shape[2:]
-            ys, xs = torch.meshgrid(torch.arange(h) + 0.5, torch.arange(w) + 0.5, indexing="ij")
-            centers.append(torch.stack([xs.flatten(), ys.flatten()]))
-            strides.append(torch.full((h * w,), float(stride)))
-        return torch.cat(centers, 1), torch.cat(strides)
-
-
-def best_of(xyxy: Tensor, scores: Tensor, max_det: int) -> Tensor:
-    """The end-to-end rows: the k anchors with the best class, then the best k of all their classes."""
-    n_classes, k = scores.shape[1], min(max_det, scores.shape[2])
-    rows = []
-    for boxes, by_anchor in zip(xyxy.transpose(1, 2), scores.transpose(1, 2)):
-        anchors = by_anchor.max(1).values.topk(k).indices
-        values, pairs = by_anchor[anchors].flatten().topk(k)
-        chosen = boxes[anchors[pairs // n_classes]]
-        rows.append(torch.cat([chosen, values[:, None], (pairs % n_classes)[:, None].float()], 1))
-    return torch.stack(rows)
+    def linear(self, node: Node, x: Tensor) -> Tensor:
+        """The linear layer at `node` of a map of one cell; returns [N, features]."""
+        weight, bias = (self.tensors[f"{node.path}.{name}"].to(x.dtype) for name in ("weight", "bias"))
+        return F.linear(x.flatten(1), weight, bias)
 
 
 def block_conv(net: Network, m: Node, x: Tensor) -> Tensor:
@@ -208,6 +166,93 @@ def block_c2psa(net: Network, m: Node, x: Tensor) -> Tensor:
     return net.apply(m["cv2"], torch.cat([kept, net.apply(m["m"], attended)], 1))
 
 
+def block_c2(net: Network, m: Node, x: Tensor) -> Tensor:
+    a, b = net.apply(m["cv1"], x).chunk(2, 1)
+    return net.apply(m["cv2"], torch.cat([net.apply(m["m"], a), b], 1))
+
+
+def block_cib(net: Network, m: Node, x: Tensor) -> Tensor:
+    y = net.apply(m["cv1"], x)
+    return x + y if m.attrs["add"] else y
+
+
+def block_elan(net: Network, m: Node, x: Tensor) -> Tensor:
+    parts = list(net.apply(m["cv1"], x).chunk(2, 1))
+    for name in ("cv2", "cv3"):
+        parts.append(net.apply(m[name], parts[-1]))
+    return net.apply(m["cv4"], torch.cat(parts, 1))
+
+
+def block_spp_elan(net: Network, m: Node, x: Tensor) -> Tensor:
+    parts = [net.apply(m["cv1"], x)]
+    for name in ("cv2", "cv3", "cv4"):
+        parts.append(net.apply(m[name], parts[-1]))
+    return net.apply(m["cv5"], torch.cat(parts, 1))
+
+
+def block_spp(net: Network, m: Node, x: Tensor) -> Tensor:
+    z = net.apply(m["cv1"], x)
+    return net.apply(m["cv2"], torch.cat([z, *(net.apply(pool, z) for pool in m["m"].children.values())], 1))
+
+
+def block_a_conv(net: Network, m: Node, x: Tensor) -> Tensor:
+    return net.apply(m["cv1"], F.avg_pool2d(x, 2, 1))
+
+
+def block_a_down(net: Network, m: Node, x: Tensor) -> Tensor:
+    a, b = F.avg_pool2d(x, 2, 1).chunk(2, 1)
+    return torch.cat([net.apply(m["cv1"], a), net.apply(m["cv2"], F.max_pool2d(b, 3, 2, 1))], 1)
+
+
+def block_ghost_conv(net: Network, m: Node, x: Tensor) -> Tensor:
+    z = net.apply(m["cv1"], x)
+    return torch.cat([z, net.apply(m["cv2"], z)], 1)
+
+
+def block_ghost_bottleneck(net: Network, m: Node, x: Tensor) -> Tensor:
+    return net.apply(m["conv"], x) + net.apply(m["shortcut"], x)
+
+
+def block_psa_whole(net: Network, m: Node, x: Tensor) -> Tensor:
+    a, b = net.apply(m["cv1"], x).chunk(2, 1)
+    for name in ("attn", "ffn"):
+        b = b + net.apply(m[name], b)
+    return net.apply(m["cv2"], torch.cat([a, b], 1))
+
+
+def block_area_attention(net: Network, m: Node, x: Tensor) -> Tensor:
+    n, _, h, w = x.shape
+    heads, dim, area = (m.attrs[name] for name in ("num_heads", "head_dim", "area"))
+    # Cells in row order, cut into runs; the channels of a head are its queries, its keys and its values.
+    runs = net.apply(m["qkv"], x).flatten(2).view(n, heads, 3 * dim, area, -1).permute(0, 3, 1, 2, 4)
+    q, k, v = runs.split(dim, 3)
+    shares = (q.transpose(3, 4) @ k * dim**-0.5).softmax(4)
+
+    def as_map(values: Tensor) -> Tensor:
+        return values.permute(0, 2, 3, 1, 4).reshape(n, heads * dim, h, w)
+
+    return net.apply(m["proj"], as_map(v @ shares.transpose(3, 4)) + net.apply(m["pe"], as_map(v)))
+
+
+def block_area(net: Network, m: Node, x: Tensor) -> Tensor:
+    for name in ("attn", "mlp"):
+        x = x + net.apply(m[name], x)
+    return x
+
+
+def block_a2c2f(net: Network, m: Node, x: Tensor) -> Tensor:
+    parts = [net.apply(m["cv1"], x)]
+    for stage in m["m"].children.values():
+        parts.append(net.apply(stage, parts[-1]))
+    y = net.apply(m["cv2"], torch.cat(parts, 1))
+    gamma = net.tensors.get(f"{m.path}.gamma")
+    return y if gamma is None else x + gamma.to(x.dtype)[:, None, None] * y
+
+
+def block_zero_pad(_: Network, m: Node, x: Tensor) -> Tensor:
+    return F.pad(x, m.attrs["padding"])
+
+
 def block_max_pool(_: Network, m: Node, x: Tensor) -> Tensor:
     return F.max_pool2d(x, m.attrs["kernel_size"], m.attrs["stride"], m.attrs["padding"])
 
@@ -236,16 +281,32 @@ def block_spp_bottleneck(net: Network, m: Node, x: Tensor) -> Tensor:
 BLOCKS: dict[str, Callable[[Network, Node, Tensor], Tensor]] = {
     **dict.fromkeys(["Conv", "DWConv", "RepConv", "RepVGGDW", "yolox.BaseConv"], block_conv),
     "Conv2d": lambda net, m, x: net.conv2d(m, x),
+    "ConvTranspose2d": lambda net, m, x: net.conv_transpose2d(m, x),
     "SiLU": lambda net, m, x: F.silu(x),
     "ReLU": lambda net, m, x: x.relu(),
     "Identity": lambda net, m, x: x,
     "Upsample": lambda net, m, x: F.interpolate(x, scale_factor=m.attrs["scale_factor"], mode=m.attrs["mode"]),
     "MaxPool2d": block_max_pool,
     "Sequential": block_chain,
-    "Bottleneck": block_bottleneck,
-    **dict.fromkeys(["C2f", "C3k2"], block_c2f),
-    **dict.fromkeys(["C3", "C3k"], block_c3),
+    "ZeroPad2d": block_zero_pad,
+    **dict.fromkeys(["Bottleneck", "RepBottleneck"], block_bottleneck),
+    "C2": block_c2,
+    **dict.fromkeys(["C2f", "C3k2", "C2fCIB"], block_c2f),
+    **dict.fromkeys(["C3", "C3k", "C3Ghost", "RepCSP"], block_c3),
+    "CIB": block_cib,
+    **dict.fromkeys(["ELAN1", "RepNCSPELAN4"], block_elan),
+    "SPPELAN": block_spp_elan,
+    "AConv": block_a_conv,
+    "ADown": block_a_down,
+    "SCDown": block_chain,
+    "GhostConv": block_ghost_conv,
+    "GhostBottleneck": block_ghost_bottleneck,
+    "SPP": block_spp,
     "SPPF": block_sppf,
+    "PSA": block_psa_whole,
+    "AAttn": block_area_attention,
+    "ABlock": block_area,
+    "A2C2f": block_a2c2f,
     "Attention": block_attention,
     "PSABlock": block_psa,
     "C2PSA": block_c2psa,
@@ -291,19 +352,35 @@ def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str
     path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(chunks))
 
 
-def differences(got: Tensor, want: Tensor) -> tuple[float, float]:
-    """Largest difference of boxes, in pixels, and of scores; for [N, k, 6] as for [N, 4 + classes, A].
+def differences(document: dict[str, Any], name: str, got: Tensor, want: Tensor) -> dict[str, float]:
+    """Largest differences: `boxes` (and keypoints, in pixels), `scores` (and visibilities) and `others`.
 
     Rows of `one2one` whose classes differ are left out: rows of nearly equal scores may have changed places.
     """
     if got.shape != want.shape:
         raise ValueError(f"shape {list(got.shape)}, expected {list(want.shape)}")
-    if got.shape[2] == 6:
+    n_classes, values = len(document["names"]), (document["kpt_shape"] or [0, 0])[1]
+    boxed = document["task"] in ("detect", "segment", "pose", "obb")
+    if name == "proto" or not boxed:
+        kind = "scores" if document["task"] == "classify" else "others"
+        return {kind: float((got - want).abs().max())}
+    first_extra = 4 + n_classes
+    if name == "one2one":
         same = got[..., 5] == want[..., 5]
         got, want = (value[same].T for value in (got, want))
-        return float((got - want)[:4].abs().max()), float((got - want)[4].abs().max())
-    boxes, scores = (got - want).abs().split([4, got.shape[1] - 4], 1)
-    return float(boxes.max()), float(scores.max())
+        first_extra = 6
+    else:
+        got, want = (value.transpose(0, 1).flatten(1) for value in (got, want))
+    out: dict[str, float] = {}
+    for channel, difference in enumerate((got - want).abs().amax(1).tolist()):
+        extra = channel - first_extra
+        is_point = extra >= 0 and values > 0
+        if channel < 4 or (is_point and extra % values < 2):
+            kind = "boxes"
+        else:
+            kind = "scores" if extra < 0 or is_point else "others"
+        out[kind] = max(out.get(kind, 0.0), difference)
+    return out
 
 
 def main() -> None:
@@ -312,9 +389,10 @@ def main() -> None:
     parser.add_argument("golden", type=Path)
     args = parser.parse_args()
     _, golden = read_safetensors(args.golden)
-    for name, got in Network.open(args.model).run(golden["images"]).items():
-        boxes, scores = differences(got, golden[name])
-        print(f"{args.model.name}: {name}: boxes {boxes:.1e} px, scores {scores:.1e}")
+    network = Network.open(args.model)
+    for name, got in network.run(golden["images"]).items():
+        found = differences(network.document, name, got, golden[name])
+        print(f"{args.model.name}: {name}: " + ", ".join(f"{kind} {value:.1e}" for kind, value in found.items()))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,9 @@ use ferroyolo_tests::{agreement, configurations, convert, demo_bytes, load, read
 /// Networks that `reference/checkpoints` holds at least.
 const MIN_REFERENCE: usize = 31;
 
+/// Networks that `tests/goldens` holds at least: together they have every block and every head.
+const MIN_GOLDENS: usize = 13;
+
 const RELEASED: [&str; 2] = ["yolov8n-released", "yolo11n-released"];
 
 #[test]
@@ -44,11 +47,18 @@ fn demo_network_agrees_with_pytorch() {
 
 #[test]
 fn narrow_networks_agree_with_pytorch() {
-    for name in ["detect8", "detect26", "detectx"] {
-        let goldens = root().join("tests/goldens");
-        let bytes = read(&goldens.join(format!("{name}.model.safetensors")));
+    let goldens = root().join("tests/goldens");
+    let entries =
+        std::fs::read_dir(&goldens).expect("the goldens").map(|entry| entry.expect("an entry").path());
+    let models: Vec<PathBuf> =
+        entries.filter(|path| path.to_string_lossy().ends_with(".model.safetensors")).collect();
+    assert!(models.len() >= MIN_GOLDENS, "found only {} goldens", models.len());
+    for path in models {
+        let name = path.file_name().expect("a name").to_string_lossy().replace(".model.safetensors", "");
+        let bytes = read(&path);
         for options in configurations() {
-            let (model, golden) = (load(name, &bytes, &options), goldens.join(format!("{name}.safetensors")));
+            let (model, golden) =
+                (load(&name, &bytes, &options), goldens.join(format!("{name}.safetensors")));
             check(&model, &golden);
             check_batches(&model, &golden);
         }

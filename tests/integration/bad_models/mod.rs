@@ -1,5 +1,6 @@
 //! Model files that are damaged, that lie or that ask for nonsense: each is an error that names what is wrong.
 
+mod blocks;
 mod bytes;
 mod documents;
 mod mutations;

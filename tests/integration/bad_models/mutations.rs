@@ -1,12 +1,26 @@
 //! Random changes of good files: whatever comes of them, nothing panics.
 
-use ferroyolo::Tensor;
+use ferroyolo::{Task, Tensor};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{File, golden_bytes, load};
 
-const GOLDENS: &[&str] = &["detect8", "detect26", "detectx"];
+const GOLDENS: &[&str] = &[
+    "detect8",
+    "detect26",
+    "detectx",
+    "detect10",
+    "segment9",
+    "segment26",
+    "pose8",
+    "pose26",
+    "obb12",
+    "obb26",
+    "classify",
+    "semantic26",
+    "depth26",
+];
 
 /// Pictures that a model is tried on if it can be loaded.
 const INPUT_HW: [usize; 2] = [64, 96];
@@ -18,7 +32,18 @@ fn survive(bytes: &[u8]) {
     let images = Tensor::new(vec![1, 3, h, w], vec![0.5; 3 * h * w]).expect("a picture");
     if let Ok(outputs) = model.session().run(&images) {
         let output0 = outputs.output0().expect("the one-to-many head");
-        assert_eq!(output0.shape[..2], [1, 4 + model.n_classes()]);
+        let n_extra = match model.task() {
+            Task::Detect => 0,
+            Task::Segment => outputs.proto().expect("prototypes").shape[1],
+            Task::Pose => model.kpt_shape().expect("keypoints").into_iter().product(),
+            Task::Obb => 1,
+            _ => {
+                let n_channels = if model.task() == Task::Depth { 1 } else { model.n_classes() };
+                assert_eq!(output0.shape[..2], [1, n_channels]);
+                return;
+            }
+        };
+        assert_eq!(output0.shape[..2], [1, 4 + model.n_classes() + n_extra]);
     }
 }
 
@@ -48,8 +73,41 @@ enum Edit {
 fn edits() -> impl Strategy<Value = Edit> {
     let small =
         prop_oneof![0i64..10, prop::sample::select(vec![-1, 12, 16, 24, 30, 64, 1 << 24, 1 << 31, i64::MAX])];
-    let classes =
-        ["Conv", "C2f", "SPPF", "Concat", "Sequential", "Identity", "Detect", "Conv2d", "Attention", "C2PSA"];
+    let classes = [
+        "Conv",
+        "C2f",
+        "SPPF",
+        "Concat",
+        "Sequential",
+        "Identity",
+        "Detect",
+        "Conv2d",
+        "Attention",
+        "C2PSA",
+        "C3",
+        "ELAN1",
+        "ADown",
+        "AConv",
+        "CBLinear",
+        "CBFuse",
+        "SPPELAN",
+        "SPP",
+        "PSA",
+        "CIB",
+        "AAttn",
+        "A2C2f",
+        "Proto",
+        "GhostConv",
+        "GhostBottleneck",
+        "ConvTranspose2d",
+        "ZeroPad2d",
+        "Segment",
+        "Pose26",
+        "OBB",
+        "Classify",
+        "SemanticSegment",
+        "Depth",
+    ];
     prop_oneof![
         6 => small.prop_map(|number| Edit::Replace(json!(number))),
         2 => (1i64..5, 1i64..5).prop_map(|(a, b)| Edit::Replace(json!([a, b]))),

@@ -6,7 +6,8 @@ use ferroyolo_kernels::{Activation, Arena, Isa, clear_halo, load_planar, store_p
 
 use super::{Graph, ValueId};
 use crate::backend::Cpu;
-use crate::network::{Branches, Network};
+use crate::modules::Branches;
+use crate::network::Network;
 use crate::{Tensor, modules, weights};
 
 /// Largest difference from the reference, relative to the largest value of an output.
@@ -73,7 +74,22 @@ fn demo_network_equals_its_references() {
 
 #[test]
 fn narrow_networks_equal_their_references() {
-    for name in ["detect8", "detect26", "detectx"] {
+    for name in [
+        "detect8",
+        "detect10",
+        "detect26",
+        "detectx",
+        "segment9",
+        "segment26",
+        "pose8",
+        "pose26",
+        "obb12",
+        "obb26",
+        "classify",
+        "semantic26",
+        "depth26",
+    ] {
+        // So that maps of stride 16 can be cut into four areas.
         check(&format!("tests/goldens/{name}.model.safetensors"), [64, 32]);
     }
 }

@@ -11,6 +11,7 @@ use crate::ops::{Conv2d, ConvWeights};
 
 /// `y = cv2([z, m0(z), m1(m0(z)), ...])` with `z = cv1(x)`; where a factor `gamma` was trained, `x + gamma * y`.
 ///
+/// Without the factor the module has an attribute `gamma` that is null; with it, `gamma` is a tensor.
 /// The stages are chains of `ABlock`, or `C3k` blocks.
 pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Result<ValueId> {
     let mut last = build_single(b, &m.child("cv1")?, x)?;
@@ -21,15 +22,13 @@ pub(super) fn build(b: &mut Builder<'_>, m: &ModuleNode<'_>, x: ValueId) -> Resu
     }
     let joined = b.concat(m.path(), &parts)?;
     let y = build_single(b, &m.child("cv2")?, joined)?;
-    let channels = b.channels(y);
-    let path = format!("{}.gamma", m.path());
-    match b.take_optional(&path, &[channels])? {
-        Some(gamma) => {
-            let scaled = scale(b, &path, gamma, y)?;
-            b.add(m.path(), x, scaled)
-        }
-        None => Ok(y),
+    if m.is_none("gamma") {
+        return Ok(y);
     }
+    let path = format!("{}.gamma", m.path());
+    let gamma = b.take(&path, &[b.channels(y)])?;
+    let scaled = scale(b, &path, gamma, y)?;
+    b.add(m.path(), x, scaled)
 }
 
 /// `x + attn(x)`, then `x + mlp(x)`.

@@ -71,6 +71,11 @@ impl<'a> ModuleNode<'a> {
         self.module.attrs.get(name).filter(|value| !value.is_null())
     }
 
+    /// Whether the module has the attribute `name` and it says that there is nothing.
+    pub(crate) fn is_none(&self, name: &str) -> bool {
+        self.module.attrs.get(name).is_some_and(Value::is_null)
+    }
+
     fn expect<T>(&self, name: &str, what: &str, read: impl Fn(&Value) -> Option<T>) -> Result<T> {
         let value = self.attr(name).ok_or_else(|| {
             Error::format(

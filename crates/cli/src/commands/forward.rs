@@ -20,8 +20,7 @@ pub fn run(args: &Forward) -> Result<Outcome> {
     refuse_to_overwrite("--output", &args.output, inputs.into_iter().flatten())?;
     let mut session: Session = loaded.model.session();
     let outputs = session.run(&images)?;
-    let named =
-        [("output0", outputs.output0()), ("one2one", outputs.one2one()), ("proto", outputs.proto())];
+    let named = [("output0", outputs.output0()), ("one2one", outputs.one2one()), ("proto", outputs.proto())];
     let tensors: Vec<_> = named.into_iter().filter_map(|(name, tensor)| Some((name, tensor?))).collect();
     write_atomically(&args.output, &to_safetensors(&tensors)?)?;
     Ok(Outcome::Done)

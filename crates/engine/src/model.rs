@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::backend::{Cpu, Device, Precision};
 use crate::error::{Error, Result};
-use crate::image::{Image, Placement};
+use crate::image::{Image, Normalization, Placement};
 use crate::modules::{self, Branches, DetectHead, Extra, NetworkHead};
 use crate::network::Network;
 use crate::results::{Results, Task};
 use crate::session::{PredictOptions, Session, SessionState};
+use crate::tasks::fit::FitSpec;
 use crate::weights;
 
 /// Idle session states that are kept for [`Model::predict`].
@@ -66,8 +67,7 @@ pub(crate) struct Inner {
     pub(crate) network: Network,
     pub(crate) names: Arc<[String]>,
     pub(crate) imgsz: [usize; 2],
-    pub(crate) placement: Placement,
-    pub(crate) pad_value: u8,
+    pub(crate) fit: FitSpec,
     provenance: BTreeMap<String, String>,
     n_parameters: usize,
     idle: Mutex<Vec<SessionState>>,
@@ -112,11 +112,16 @@ impl Model {
             provenance: provenance.map(|(key, value)| (key.clone(), text(value))).collect(),
             names: document.names.into(),
             imgsz: document.imgsz.map(|side| side.next_multiple_of(stride)),
-            placement: match document.input.letterbox {
-                weights::Placement::Center => Placement::Center,
-                weights::Placement::TopLeft => Placement::TopLeft,
+            fit: FitSpec {
+                task,
+                placement: match document.input.letterbox {
+                    weights::Placement::Center => Placement::Center,
+                    weights::Placement::TopLeft => Placement::TopLeft,
+                },
+                pad_value: document.input.pad_value,
+                normalization: Normalization { mean: document.input.mean, std: document.input.std },
+                stride,
             },
-            pad_value: document.input.pad_value,
             n_parameters,
             idle: Mutex::new(Vec::new()),
         };

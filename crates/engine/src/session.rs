@@ -8,14 +8,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::graph::Plan;
-use crate::image::{Image, InputSpec, Letterbox, LetterboxScratch, Placement};
+use crate::image::{Image, LetterboxScratch};
 use crate::model::{Head, Inner};
-use crate::modules::{Branches, DetectHead, Extra, NetworkHead};
+use crate::modules::{Branches, Extra, NetworkHead};
 use crate::network::{PlanKey, StepInfo};
-use crate::results::{Boxes, Results, Speed};
+use crate::results::{Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
+use crate::tasks::finish::{FinishScratch, Run, Wanted};
+use crate::tasks::fit::Fit;
 use crate::tasks::map;
-use crate::tasks::nms::{Candidate, NmsOptions, nms};
+use crate::tasks::nms::NmsOptions;
+use crate::tasks::segment::MaskSize;
 use crate::tensor::{Tensor, TensorView};
 
 /// Pictures that one batch may hold.
@@ -45,6 +48,8 @@ pub struct PredictOptions {
     pub head: Head,
     /// Report every class of a box that passes `conf`, not only the best one, as COCO's evaluation does.
     pub multi_label: bool,
+    /// Make masks of the picture's size, instead of that of the network's input. Only of networks that segment objects.
+    pub retina_masks: bool,
 }
 
 impl Default for PredictOptions {
@@ -59,6 +64,7 @@ impl Default for PredictOptions {
             rect: true,
             head: Head::Auto,
             multi_label: false,
+            retina_masks: false,
         }
     }
 }
@@ -106,9 +112,8 @@ pub(crate) struct SessionState {
     plan: Option<(PlanKey, Arc<Plan>)>,
     arena: Option<Arena>,
     raw: RawOutputs,
-    scratch: Scratch,
     letterbox: LetterboxScratch,
-    candidates: Vec<Candidate>,
+    finish: FinishScratch,
 }
 
 #[derive(Debug, Default)]
@@ -227,96 +232,58 @@ impl Session {
                 load_planar(context, arena, planes, 1.0, plan.input, image);
             }
             model.network.run(&plan, arena);
-            decode_raw(model, &plan, arena, n, &mut state.scratch, &mut state.raw);
+            decode_raw(model, &plan, arena, n, &mut state.finish.decode, &mut state.raw);
         });
         Ok(Outputs { raw: &state.raw })
     }
 
-    /// Finds the objects in a batch of pictures; one result per picture, in order.
+    /// Finds what the network was trained for in a batch of pictures; one result per picture, in order.
     ///
     /// Pictures of different sizes are fitted to the full input size, those of one size to the smallest rectangle
-    /// that holds them, if `options.rect` says so.
+    /// that holds them, if `options.rect` says so. Classifiers see the middle of a picture, depth networks the picture
+    /// stretched to the input.
+    ///
+    /// Errors with `ErrorKind::Argument` if an option makes no sense for the network, and with `ErrorKind::Weights` if
+    /// a network for whole pictures gives values that are not finite. Objects with such values are left out.
     pub fn predict(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
         let Some(first) = images.first() else { return Ok(Vec::new()) };
         self.check(options)?;
-        detect_head(&self.model)?;
         let branches = self.branches(options.head)?;
         let start = Instant::now();
 
         let imgsz = options.imgsz.unwrap_or(self.model.imgsz);
-        let same_size = images.iter().all(|image| image.shape() == first.shape());
-        let (placement, stride) = (self.model.placement, self.stride());
-        let letterbox = |image: &&Image| {
-            // Networks that put the picture in the corner were trained on the full square.
-            if options.rect && same_size && placement == Placement::Center {
-                Letterbox::rect(image.shape(), imgsz, placement, stride)
-            } else {
-                Letterbox::new(image.shape(), imgsz, placement)
-            }
-        };
-        let letterboxes = images.iter().map(letterbox).collect::<Result<Vec<_>>>()?;
-        let [h, w] = letterboxes[0].net_hw();
+        let rect = options.rect && images.iter().all(|image| image.shape() == first.shape());
+        let fit = |image: &&Image| Fit::new(image.shape(), imgsz, rect, &self.model.fit);
+        let fits = images.iter().map(fit).collect::<Result<Vec<_>>>()?;
+        let [h, w] = fits[0].net_hw();
         let plan = self.prepare(([images.len(), h, w], branches))?;
 
         let Self { model, state } = self;
-        let SessionState { arena, scratch, letterbox: letterbox_scratch, candidates, .. } = state;
+        let SessionState { arena, letterbox: letterbox_scratch, finish, .. } = state;
         let arena = arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
         clear_halo(context, arena, plan.input);
-        let spec = InputSpec { pad_value: model.pad_value, ..InputSpec::default() };
-        for (idx, (image, letterbox)) in images.iter().zip(&letterboxes).enumerate() {
+        for (idx, (image, fit)) in images.iter().zip(&fits).enumerate() {
             let rows = &mut arena.as_mut_slice()[plan.input.index(idx, 0, 0)..];
-            letterbox.write(image, &spec, rows, plan.input.row_stride, letterbox_scratch)?;
+            fit.write(image, rows, plan.input.row_stride, letterbox_scratch)?;
         }
         let preprocessed = Instant::now();
         model.network.run(&plan, arena);
         let inferred = Instant::now();
 
-        let head = detect_head(model)?;
-        let branch = if branches.one2one { head.one2one.as_ref() } else { Some(&head.one2many) };
-        let decoder = branch.and_then(|branch| Decoder::new(head, branch, &plan)).ok_or_else(not_planned)?;
-        let mut all_boxes = Vec::with_capacity(images.len());
-        for (idx, letterbox) in letterboxes.iter().enumerate() {
-            candidates.clear();
-            let mut boxes = Boxes::new(letterbox.image_hw());
-            let filter = Filter {
-                conf: options.conf,
-                classes: options.classes.as_deref(),
-                multi_label: options.multi_label,
-            };
-            if branches.one2one {
-                decoder.top_k(context, arena, idx, scratch, |_, found| {
-                    if filter.passes(&found) && candidates.len() < options.max_det {
-                        candidates.push(found);
-                    }
-                });
-                candidates.iter().for_each(|found| push_box(&mut boxes, found, letterbox));
-            } else {
-                decoder.candidates(context, arena, idx, &filter, scratch, candidates);
-                let nms_options = NmsOptions {
-                    iou: options.iou,
-                    max_det: options.max_det,
-                    agnostic: options.agnostic_nms,
-                    ..NmsOptions::default()
-                };
-                for kept in nms(candidates, &nms_options) {
-                    push_box(&mut boxes, &candidates[kept], letterbox);
-                }
-            }
-            all_boxes.push(boxes);
-        }
+        let run = Run { context, head: model.network.head(), plan: &plan, arena, names: &model.names };
+        let wanted = wanted(options, branches);
+        let finish = |(idx, (image, fit)): (usize, (&&Image, &Fit))| {
+            run.finish(idx, image.shape(), fit, &wanted, finish)
+        };
+        let all = images.iter().zip(&fits).enumerate().map(finish).collect::<Result<Vec<_>>>()?;
         let per_image = |duration: Duration| duration.as_secs_f64() * 1e3 / images.len() as f64;
         let speed = Speed {
             preprocess_ms: per_image(preprocessed - start),
             inference_ms: per_image(inferred - preprocessed),
             postprocess_ms: per_image(inferred.elapsed()),
         };
-        let result = |(image, boxes): (&&Image, Boxes)| {
-            Results::detect(Arc::clone(&model.names), image.shape(), boxes)
-                .with_input_shape([h, w])
-                .with_speed(speed)
-        };
-        Ok(images.iter().zip(all_boxes).map(result).collect())
+        Ok(all.into_iter().map(|results| results.with_input_shape([h, w]).with_speed(speed)).collect())
     }
 
     fn stride(&self) -> usize {
@@ -370,6 +337,11 @@ impl Session {
                 return Err(Error::argument(name, format!("got {value}, expected 0 to 1")));
             }
         }
+        let task = self.model.network.head().task();
+        if options.classes.is_some() && matches!(task, Task::Classify | Task::Semantic | Task::Depth) {
+            let message = format!("a network for {task} finds no objects whose class could be chosen");
+            return Err(Error::argument("classes", message));
+        }
         let n_classes = self.model.names.len();
         if let Some(class) = options.classes.iter().flatten().find(|class| **class >= n_classes) {
             return Err(Error::argument(
@@ -381,14 +353,22 @@ impl Session {
     }
 }
 
-/// The head of a network that only detects.
-fn detect_head(model: &Inner) -> Result<&DetectHead> {
-    match model.network.head() {
-        NetworkHead::Detect(head) if head.extra == Extra::None => Ok(head),
-        other => {
-            let message = format!("networks for {} give raw tensors only", other.task());
-            Err(Error::unsupported("task", message))
-        }
+/// The options as the way from outputs to results takes them.
+fn wanted(options: &PredictOptions, branches: Branches) -> Wanted<'_> {
+    Wanted {
+        filter: Filter {
+            conf: options.conf,
+            classes: options.classes.as_deref(),
+            multi_label: options.multi_label,
+        },
+        nms: NmsOptions {
+            iou: options.iou,
+            max_det: options.max_det,
+            agnostic: options.agnostic_nms,
+            ..NmsOptions::default()
+        },
+        one2one: branches.one2one,
+        mask_size: if options.retina_masks { MaskSize::Picture } else { MaskSize::Input },
     }
 }
 
@@ -464,17 +444,8 @@ fn first_non_finite(values: &[f32]) -> Option<usize> {
     Some(run * RUN + within)
 }
 
-/// Adds a detection, mapped back to its picture.
-fn push_box(boxes: &mut Boxes, found: &Candidate, letterbox: &Letterbox) {
-    boxes.push(letterbox.map_box(found.xyxy), found.score, found.class as usize);
-}
-
 fn no_arena() -> Error {
     Error::limit("arena", "was not allocated")
-}
-
-fn not_planned() -> Error {
-    Error::unsupported("head", "the plan does not compute this head")
 }
 
 #[cfg(test)]

@@ -3,29 +3,25 @@
 //! The arithmetic is that of Pillow's bilinear `resize` for 8-bit samples, to the bit, across first and then down:
 //! weights of a triangle as wide as the step between two samples, rounded to 22 bits.
 
-use super::{Color, Image};
+use super::Image;
 use crate::error::{Error, Result};
 
 /// Bits of a weight.
 const WEIGHT_BITS: u32 = 22;
 
-/// What a classifier wants to see.
+/// How the channels of a classifier's input are spread: `(value - mean) / std`, for values of RGB from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Normalization {
-    /// Order of the channels.
-    pub color: Color,
-    /// 8-bit values are divided by this: 255 or 1.
-    pub divisor: f32,
-    /// Is subtracted from each channel after that, in the order of the channels.
+    /// Is subtracted from red, green and blue.
     pub mean: [f32; 3],
-    /// Divides each channel after that.
+    /// Divides what remains.
     pub std: [f32; 3],
 }
 
 impl Default for Normalization {
-    /// RGB from 0 to 1.
+    /// Values as they are.
     fn default() -> Self {
-        Self { color: Color::Rgb, divisor: 255.0, mean: [0.0; 3], std: [1.0; 3] }
+        Self { mean: [0.0; 3], std: [1.0; 3] }
     }
 }
 
@@ -73,7 +69,13 @@ impl CenterCrop {
         Ok(Self { image_hw, net_hw, axes })
     }
 
-    /// Writes the scaled and cut picture as pixels of three `f32`.
+    /// Size of the network's input.
+    #[must_use]
+    pub fn net_hw(&self) -> [usize; 2] {
+        self.net_hw
+    }
+
+    /// Writes the scaled and cut picture as pixels of three `f32`, RGB.
     ///
     /// Row `y` of the input begins at `rows[y * row_stride]`; what lies between the rows is left as it is.
     ///
@@ -125,10 +127,7 @@ impl CenterCrop {
             for (pixel, sums) in
                 row[..net_w * 3].as_chunks_mut::<3>().0.iter_mut().zip(sums.as_chunks::<3>().0)
             {
-                let mut samples = sums.map(|sum| f32::from(to_sample(sum)) / input.divisor);
-                if input.color == Color::Bgr {
-                    samples.swap(0, 2);
-                }
+                let samples = sums.map(|sum| f32::from(to_sample(sum)) / 255.0);
                 for (channel, to) in pixel.iter_mut().enumerate() {
                     *to = (samples[channel] - input.mean[channel]) / input.std[channel];
                 }
@@ -214,8 +213,10 @@ mod tests {
 
     /// Samples of the red channel.
     fn check(image: &Image, net_hw: [usize; 2], expected: &[u8]) {
-        let plain = Normalization { divisor: 1.0, ..Normalization::default() };
-        let red: Vec<u8> = written(image, net_hw, &plain).chunks(3).map(|pixel| pixel[0] as u8).collect();
+        let red: Vec<u8> = written(image, net_hw, &Normalization::default())
+            .chunks(3)
+            .map(|pixel| (pixel[0] * 255.0).round() as u8)
+            .collect();
         assert_eq!(red, expected, "{image:?} to {net_hw:?}");
     }
 
@@ -262,14 +263,11 @@ mod tests {
     #[test]
     fn values_are_normalized_by_channel() {
         let image = Image::from_rgb8(1, 1, vec![51, 102, 255]).unwrap();
-        let input =
-            Normalization { mean: [0.1, 0.2, 0.5], std: [0.5, 0.25, 2.0], ..Normalization::default() };
+        let input = Normalization { mean: [0.1, 0.2, 0.5], std: [0.5, 0.25, 2.0] };
         let close = |got: &[f32], expected: [f32; 3]| {
             assert!(got.iter().zip(expected).all(|(got, want)| (got - want).abs() < 1e-6), "{got:?}");
         };
         close(&written(&image, [1, 1], &input), [0.2, 0.8, 0.25]);
-        let bgr = Normalization { color: Color::Bgr, ..Normalization::default() };
-        close(&written(&image, [1, 1], &bgr), [1.0, 0.4, 0.2]);
     }
 
     #[test]

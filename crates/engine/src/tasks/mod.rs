@@ -1,6 +1,11 @@
-//! From the network's outputs to objects: decoding and suppression.
+//! From pictures to a network's input, and from its outputs to results: fitting, decoding, suppression, masks, maps.
 
 pub(crate) mod detect;
 mod extra;
+pub(crate) mod finish;
+pub(crate) mod fit;
 pub(crate) mod map;
 pub(crate) mod nms;
+mod obb;
+mod scale;
+pub(crate) mod segment;

@@ -1,9 +1,9 @@
 //! Non-maximum suppression: of boxes that show the same object, the best one stays.
 
-use std::cmp::{Ordering, Reverse};
+use std::cmp::Ordering;
 
 /// Distance in pixels by which the classes are moved apart, so that their boxes do not meet.
-const CLASS_OFFSET: f32 = 7680.0;
+pub(crate) const CLASS_OFFSET: f32 = 7680.0;
 
 /// Cells that one box may cover in the grid; larger boxes are kept in a list of their own.
 const MAX_CELLS: usize = 16;
@@ -53,14 +53,7 @@ pub(crate) fn nms(candidates: &[Candidate], options: &NmsOptions) -> Vec<usize> 
     let is_finite =
         |found: &Candidate| found.score.is_finite() && found.xyxy.iter().all(|edge| edge.is_finite());
     let mut order: Vec<usize> = (0..candidates.len()).filter(|&idx| is_finite(&candidates[idx])).collect();
-    let by_rank = |&a: &usize, &b: &usize| rank(&candidates[a], &candidates[b]);
-    if order.len() > options.max_candidates {
-        if options.max_candidates > 0 {
-            order.select_nth_unstable_by(options.max_candidates - 1, by_rank);
-        }
-        order.truncate(options.max_candidates);
-    }
-    order.sort_unstable_by(by_rank);
+    best_first(&mut order, options.max_candidates, |a, b| rank(&candidates[a], &candidates[b]));
 
     let offset = if options.agnostic { 0.0 } else { CLASS_OFFSET };
     let boxes = order.iter().map(|&idx| {
@@ -82,28 +75,30 @@ pub(crate) fn nms(candidates: &[Candidate], options: &NmsOptions) -> Vec<usize> 
     result
 }
 
+/// Sorts indices by `by_rank` and keeps the first `max`.
+pub(crate) fn best_first(order: &mut Vec<usize>, max: usize, by_rank: impl Fn(usize, usize) -> Ordering) {
+    let by_rank = |&a: &usize, &b: &usize| by_rank(a, b);
+    if order.len() > max {
+        if max > 0 {
+            order.select_nth_unstable_by(max - 1, by_rank);
+        }
+        order.truncate(max);
+    }
+    order.sort_unstable_by(by_rank);
+}
+
+/// Orders by falling score, then by anchor, then by class.
+pub(crate) fn by_score(a: (f32, u32, u32), b: (f32, u32, u32)) -> Ordering {
+    // Adding zero turns -0 into 0, which is the same score.
+    (b.0 + 0.0).total_cmp(&(a.0 + 0.0)).then((a.1, a.2).cmp(&(b.1, b.2)))
+}
+
 /// The order in which candidates are looked at.
 fn rank(a: &Candidate, b: &Candidate) -> Ordering {
-    // Adding zero turns -0 into 0, which is the same score.
-    let key = |found: &Candidate| (Reverse(Total(found.score + 0.0)), found.anchor, found.class);
-    key(a).cmp(&key(b)).then_with(|| a.xyxy.map(Total).cmp(&b.xyxy.map(Total)))
-}
-
-#[derive(Clone, Copy, PartialEq)]
-struct Total(f32);
-
-impl Eq for Total {}
-
-impl PartialOrd for Total {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Total {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.0.total_cmp(&other.0)
-    }
+    let key = |found: &Candidate| (found.score, found.anchor, found.class);
+    let by_corner = |(a, b): (&f32, &f32)| a.total_cmp(b);
+    let by_corners = || a.xyxy.iter().zip(&b.xyxy).map(by_corner).fold(Ordering::Equal, Ordering::then);
+    by_score(key(a), key(b)).then_with(by_corners)
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -34,6 +34,16 @@ pub(crate) struct Input {
     pub divisor: f32,
     pub letterbox: Placement,
     pub pad_value: u8,
+    /// Is subtracted from the channels after the division; only of classifiers.
+    #[serde(default)]
+    pub mean: [f32; 3],
+    /// Divides what remains; only of classifiers.
+    #[serde(default = "ones")]
+    pub std: [f32; 3],
+}
+
+fn ones() -> [f32; 3] {
+    [1.0; 3]
 }
 
 /// Order of the colour channels.
@@ -102,6 +112,22 @@ impl Document {
         }
         if !(self.input.divisor.is_finite() && self.input.divisor > 0.0) {
             return bad("input.divisor", format!("got {}, expected a positive number", self.input.divisor));
+        }
+        let Input { mean, std, .. } = self.input;
+        if !mean.iter().all(|value| value.is_finite()) {
+            return bad("input.mean", format!("got {mean:?}, expected finite numbers"));
+        }
+        if !std.iter().all(|value| value.is_normal() && *value > 0.0) {
+            return bad("input.std", format!("got {std:?}, expected positive numbers"));
+        }
+        // Padding would have to be normalized, too, and other orders and ranges be turned around.
+        let is_plain =
+            self.task == "classify" && self.input.color == Color::Rgb && self.input.divisor == 255.0;
+        if (mean, std) != ([0.0; 3], [1.0; 3]) && !is_plain {
+            return Err(Error::unsupported(
+                "ferroyolo.model: input",
+                "only classifiers of RGB divided by 255 may have a mean and a deviation",
+            ));
         }
         if self.layers.is_empty() {
             return bad("layers", "the network has no layers".into());

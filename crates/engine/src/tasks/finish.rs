@@ -1,0 +1,277 @@
+//! From a network's outputs to the results of one picture, for every task.
+
+use std::sync::Arc;
+
+use ferroyolo_kernels::{Arena, Context};
+
+use super::detect::{Decoder, Filter, Scratch};
+use super::fit::Fit;
+use super::map;
+use super::nms::{Candidate, NmsOptions, nms};
+use super::obb::{RotatedCandidate, nms_rotated, regular};
+use super::scale::{Axis, Compact, Dense, Ends, MapView, Rows, Scaled};
+use super::segment::{MaskScratch, MaskSize};
+use crate::error::{Error, Result};
+use crate::graph::Plan;
+use crate::image::Letterbox;
+use crate::modules::{DetectHead, Extra, MapHead, MapKind, NetworkHead};
+use crate::results::{
+    Boxes, ClassMap, DepthMap, Keypoint, Keypoints, Masks, Probs, Results, RotatedBoxes, RotatedDetection,
+};
+
+/// Which objects are wanted, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted<'a> {
+    pub filter: Filter<'a>,
+    pub nms: NmsOptions,
+    /// Read the branch that needs no suppression.
+    pub one2one: bool,
+    pub mask_size: MaskSize,
+}
+
+/// Working memory, kept from picture to picture.
+#[derive(Debug, Default)]
+pub(crate) struct FinishScratch {
+    pub decode: Scratch,
+    candidates: Vec<Candidate>,
+    rotated: Vec<RotatedCandidate>,
+    extra: Vec<f32>,
+    masks: MaskScratch,
+}
+
+/// The outputs of one run.
+#[derive(Clone, Copy)]
+pub(crate) struct Run<'a> {
+    pub context: Context<'a>,
+    pub head: &'a NetworkHead,
+    pub plan: &'a Plan,
+    pub arena: &'a Arena,
+    pub names: &'a Arc<[String]>,
+}
+
+impl Run<'_> {
+    /// The results of picture `image` of the batch, which was brought into the input by `fit`.
+    ///
+    /// Errors with `ErrorKind::Weights` if the network gives values that are not finite where every value counts.
+    pub(crate) fn finish(
+        &self,
+        image: usize,
+        image_hw: [usize; 2],
+        fit: &Fit,
+        wanted: &Wanted<'_>,
+        scratch: &mut FinishScratch,
+    ) -> Result<Results> {
+        match (self.head, fit) {
+            (NetworkHead::Detect(head), Fit::Letterbox { letterbox, .. }) => {
+                self.objects(head, image, letterbox, wanted, scratch)
+            }
+            (NetworkHead::Map(head), fit) => self.map(head, image, image_hw, fit),
+            (NetworkHead::Detect(_), Fit::Crop { .. }) => Err(not_planned()),
+        }
+    }
+
+    fn objects(
+        &self,
+        head: &DetectHead,
+        image: usize,
+        letterbox: &Letterbox,
+        wanted: &Wanted<'_>,
+        scratch: &mut FinishScratch,
+    ) -> Result<Results> {
+        let branch = if wanted.one2one { head.one2one.as_ref() } else { Some(&head.one2many) };
+        let decoder =
+            branch.and_then(|branch| Decoder::new(head, branch, self.plan)).ok_or_else(not_planned)?;
+        let (context, arena, image_hw) = (self.context, self.arena, letterbox.image_hw());
+        let FinishScratch { decode, candidates, rotated, extra, masks: mask_scratch } = scratch;
+        candidates.clear();
+        if wanted.one2one {
+            decoder.top_k(context, arena, image, decode, |_, found| {
+                if wanted.filter.passes(&found) {
+                    candidates.push(found);
+                }
+            });
+        } else {
+            decoder.candidates(context, arena, image, &wanted.filter, decode, candidates);
+        }
+
+        if let Extra::Angle { .. } = head.extra {
+            rotated.clear();
+            for found in candidates.iter() {
+                decoder.extra(arena, image, found.anchor as usize, extra);
+                rotated.push(with_angle(found, extra[0]));
+            }
+            let kept: Vec<usize> = if wanted.one2one {
+                let is_finite = |idx: &usize| rotated[*idx].xywhr[4].is_finite();
+                (0..rotated.len()).filter(is_finite).take(wanted.nms.max_det).collect()
+            } else {
+                nms_rotated(rotated, &wanted.nms)
+            };
+            let mut obb = RotatedBoxes::new(image_hw);
+            for RotatedCandidate { xywhr, score, class, .. } in kept.into_iter().map(|idx| rotated[idx]) {
+                let xywhr = letterbox.map_rotated(regular(xywhr));
+                obb.push(RotatedDetection { xywhr, confidence: score, class: class as usize });
+            }
+            return Ok(Results::obb(Arc::clone(self.names), image_hw, obb));
+        }
+
+        let kept: Vec<usize> = if wanted.one2one {
+            (0..candidates.len().min(wanted.nms.max_det)).collect()
+        } else {
+            nms(candidates, &wanted.nms)
+        };
+        let kept = kept.into_iter().map(|idx| candidates[idx]);
+        let mut boxes = Boxes::new(image_hw);
+        let mut push = |found: &Candidate| {
+            boxes.push(letterbox.map_box(found.xyxy), found.score, found.class as usize);
+        };
+        match head.extra {
+            Extra::Masks { proto, .. } => {
+                let prototypes = self.plan.views[proto.0].as_ref().ok_or_else(not_planned)?;
+                let prototypes = MapView::new(arena, prototypes, image);
+                let mut masks = match wanted.mask_size {
+                    MaskSize::Input => Masks::in_input(letterbox),
+                    MaskSize::Picture => Masks::new(image_hw),
+                };
+                mask_scratch.start();
+                for found in kept {
+                    decoder.extra(arena, image, found.anchor as usize, extra);
+                    let xyxy = match wanted.mask_size {
+                        MaskSize::Input => found.xyxy,
+                        MaskSize::Picture => letterbox.map_box(found.xyxy),
+                    };
+                    let mask = mask_scratch.mask(&prototypes, extra, xyxy, letterbox, wanted.mask_size)?;
+                    // An object without a pixel is none.
+                    if let Some(mask) = mask {
+                        push(&found);
+                        masks.push(mask);
+                    }
+                }
+                Ok(Results::segment(Arc::clone(self.names), image_hw, boxes, masks))
+            }
+            Extra::Keypoints { n, values, .. } => {
+                let mut keypoints = Keypoints::new(image_hw, n);
+                for found in kept {
+                    decoder.extra(arena, image, found.anchor as usize, extra);
+                    if extra.iter().all(|value| value.is_finite()) {
+                        push(&found);
+                        let points: Vec<Keypoint> =
+                            extra.chunks_exact(values).map(|point| keypoint(point, letterbox)).collect();
+                        keypoints.push(&points)?;
+                    }
+                }
+                Ok(Results::pose(Arc::clone(self.names), image_hw, boxes, keypoints))
+            }
+            Extra::None | Extra::Angle { .. } => {
+                kept.for_each(|found| push(&found));
+                Ok(Results::detect(Arc::clone(self.names), image_hw, boxes))
+            }
+        }
+    }
+
+    fn map(&self, head: &MapHead, image: usize, image_hw: [usize; 2], fit: &Fit) -> Result<Results> {
+        let view = self.plan.views[head.map.0].ok_or_else(not_planned)?;
+        let names = Arc::clone(self.names);
+        let raw = || {
+            let mut raw = vec![0.0; view.c * view.pixels()];
+            map::write_raw(head, self.context, self.arena, view, image, &mut raw);
+            check_finite(&raw).map(|()| raw)
+        };
+        match (head.kind, fit) {
+            (MapKind::Classes, _) => Ok(Results::classify(names, image_hw, Probs::new(raw()?))),
+            (MapKind::Depth { .. }, Fit::Letterbox { letterbox, .. }) => {
+                let meters = depth_map(&raw()?, [view.h, view.w], letterbox);
+                Ok(Results::depth(names, DepthMap::new(image_hw, meters)?))
+            }
+            (MapKind::Semantic, Fit::Letterbox { letterbox, .. }) => {
+                let logits = MapView::new(self.arena, &view, image);
+                for y in 0..view.h {
+                    (0..view.w).try_for_each(|x| check_finite(logits.pixel(y, x)))?;
+                }
+                Ok(Results::semantic(names, ClassMap::new(image_hw, class_map(logits, letterbox))?))
+            }
+            (MapKind::Semantic | MapKind::Depth { .. }, Fit::Crop { .. }) => Err(not_planned()),
+        }
+    }
+}
+
+/// The box of a candidate, turned around its center.
+fn with_angle(found: &Candidate, angle: f32) -> RotatedCandidate {
+    let [x1, y1, x2, y2] = found.xyxy;
+    RotatedCandidate {
+        xywhr: [(x1 + x2) / 2.0, (y1 + y2) / 2.0, x2 - x1, y2 - y1, angle],
+        score: found.score,
+        class: found.class,
+        anchor: found.anchor,
+    }
+}
+
+/// `values`: x and y in pixels of the input, then how visible the point is if the network says so.
+fn keypoint(values: &[f32], letterbox: &Letterbox) -> Keypoint {
+    let xy = letterbox.map_point_clipped([values[0], values[1]]);
+    Keypoint { xy, visible: values.get(2).copied() }
+}
+
+/// The distance of each pixel of the picture, row after row, from those of a map of `hw` cells.
+fn depth_map(meters: &[f32], hw: [usize; 2], letterbox: &Letterbox) -> Vec<f32> {
+    let (net_hw, image_hw) = (letterbox.net_hw(), letterbox.image_hw());
+    let axis = |from: usize, to: usize| Axis::new(from, to, Ends::Centers, 0..to);
+    let to_input = [0, 1].map(|idx| axis(hw[idx], net_hw[idx]));
+    let to_picture = [0, 1].map(|idx| axis(net_hw[idx], image_hw[idx]));
+    let source = Dense { data: meters, row_stride: hw[1] };
+    let input = Scaled::new(source, &to_input[0], &to_input[1], 1);
+    let mut picture = Scaled::new(input, &to_picture[0], &to_picture[1], 1);
+    let mut all = Vec::with_capacity(image_hw[0] * image_hw[1]);
+    (0..image_hw[0]).for_each(|y| all.extend_from_slice(picture.row(y)));
+    all
+}
+
+/// The class of each pixel of the picture, row after row.
+///
+/// Logits are scaled up to the input, freed of its padding, and scaled to the picture; the largest wins, of equal ones
+/// the first. A network of one class tells where it is (1) and where not (0).
+fn class_map(logits: MapView<'_>, letterbox: &Letterbox) -> Vec<u16> {
+    let (net_hw, image_hw, window) = (letterbox.net_hw(), letterbox.image_hw(), letterbox.window());
+    let to_input = [0, 1].map(|idx| {
+        let start = window.top_left[idx];
+        Axis::new(logits.hw[idx], net_hw[idx], Ends::Edges, start..start + window.hw[idx])
+    });
+    let to_picture =
+        [0, 1].map(|idx| Axis::new(window.hw[idx], image_hw[idx], Ends::Edges, 0..image_hw[idx]));
+    let channels = logits.channels;
+    let input = Scaled::new(Compact::new(logits), &to_input[0], &to_input[1], channels);
+    let mut picture = Scaled::new(input, &to_picture[0], &to_picture[1], channels);
+    let mut classes = Vec::with_capacity(image_hw[0] * image_hw[1]);
+    for y in 0..image_hw[0] {
+        let pixels = picture.row(y).chunks_exact(channels);
+        if channels == 1 {
+            classes.extend(pixels.map(|pixel| u16::from(pixel[0] > 0.0)));
+        } else {
+            classes.extend(pixels.map(largest));
+        }
+    }
+    classes
+}
+
+/// Index of the largest value, the first of equal ones.
+fn largest(values: &[f32]) -> u16 {
+    let mut best = (f32::NEG_INFINITY, 0);
+    for (&value, idx) in values.iter().zip(0..) {
+        if value > best.0 {
+            best = (value, idx);
+        }
+    }
+    best.1
+}
+
+fn check_finite(values: &[f32]) -> Result<()> {
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => {
+            Err(Error::weights("outputs", format!("the network gives {value}, expected finite numbers")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn not_planned() -> Error {
+    Error::unsupported("head", "the plan does not compute this head")
+}

@@ -2,6 +2,7 @@
 
 mod codec;
 mod crop;
+pub(crate) mod gray;
 mod jpeg;
 mod letterbox;
 mod resize;

@@ -3,6 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::image::gray;
+
+/// Steps of a depth PNG per meter.
+const DEPTH_STEPS: f32 = 256.0;
 
 /// The class of every pixel of a picture.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +50,13 @@ impl ClassMap {
         }
         counts.into_iter().enumerate().filter(|&(_, count)| count > 0).collect()
     }
+
+    /// The map as a gray PNG whose values are class indices: of 8 bits, or of 16 if a class is above 255.
+    ///
+    /// Errors with `ErrorKind::Image` if a PNG can't hold it.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        gray::encode_png(self.shape, &self.classes)
+    }
 }
 
 /// The distance of every pixel of a picture from the camera, in meters.
@@ -87,6 +98,18 @@ impl DepthMap {
         &self.meters
     }
 
+    /// The map as a gray PNG of 16 bits: the distance in meters times 256, rounded, from 1 to 65535; 0 where it is not
+    /// known. This is how KITTI's depth maps are written.
+    ///
+    /// Errors with `ErrorKind::Image` if a PNG can't hold it.
+    pub fn to_png(&self) -> Result<Vec<u8>> {
+        let step = |&meters: &f32| {
+            let is_known = meters.is_finite();
+            if is_known { (meters * DEPTH_STEPS).round().clamp(1.0, f32::from(u16::MAX)) as u16 } else { 0 }
+        };
+        gray::encode_png16(self.shape, &self.meters.iter().map(step).collect::<Vec<_>>())
+    }
+
     /// Nearest, farthest and mean distance of the pixels that have one; `None` if none has.
     #[must_use]
     pub fn range(&self) -> Option<DepthRange> {
@@ -117,6 +140,22 @@ mod tests {
         assert_eq!(map.counts(), [(0, 2), (4, 3), (300, 1)]);
         assert!(ClassMap::new([0, 0], Vec::new()).unwrap().counts().is_empty());
         assert!(ClassMap::new([2, 3], vec![0; 5]).is_err());
+    }
+
+    fn decoded(png: &[u8]) -> (image::ColorType, Vec<u16>) {
+        let picture = image::load_from_memory(png).unwrap();
+        (picture.color(), picture.to_luma16().into_raw())
+    }
+
+    #[test]
+    fn maps_are_gray_pngs() {
+        let map = ClassMap::new([1, 3], vec![0, 7, 255]).unwrap();
+        assert_eq!(decoded(&map.to_png().unwrap()), (image::ColorType::L8, vec![0, 7 * 257, 65535]));
+        let map = ClassMap::new([1, 2], vec![0, 256]).unwrap();
+        assert_eq!(decoded(&map.to_png().unwrap()), (image::ColorType::L16, vec![0, 256]));
+        let map = DepthMap::new([1, 4], vec![1.0, 0.0, 1e9, f32::NAN]).unwrap();
+        assert_eq!(decoded(&map.to_png().unwrap()), (image::ColorType::L16, vec![256, 1, 65535, 0]));
+        assert!(ClassMap::new([0, 1], Vec::new()).unwrap().to_png().is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::contour;
 use crate::error::{Error, Result};
-use crate::image::Letterbox;
+use crate::image::{Letterbox, gray};
 
 /// Which pixels belong to one object.
 ///
@@ -167,6 +167,19 @@ impl Masks {
         Some(bitmap)
     }
 
+    /// One mask as a full frame in a gray PNG of 8 bits: white where the object is, black elsewhere.
+    ///
+    /// Errors with `ErrorKind::Argument` if there is no mask `idx`, with `ErrorKind::Image` if a PNG can't hold it.
+    pub fn to_png(&self, idx: usize) -> Result<Vec<u8>> {
+        let bitmap = self
+            .bitmap(idx)
+            .ok_or_else(|| Error::argument("mask", format!("got {idx}, there are {}", self.len())))?;
+        gray::encode_png(
+            self.shape,
+            &bitmap.into_iter().map(|pixel| u16::from(pixel) * 255).collect::<Vec<_>>(),
+        )
+    }
+
     /// The outline of each object as one polygon of `[x, y]` in pixels of the picture.
     ///
     /// Parts that do not touch are joined by bridges of no width, there and back between the nearest points of one
@@ -229,7 +242,9 @@ mod tests {
         masks.push(Mask::new([4, 3], 2, vec![1; 4]).unwrap());
         assert_eq!(masks.bitmap(0).unwrap(), [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0, 0]);
         assert_eq!(masks.bitmap(1).unwrap().iter().map(|&pixel| usize::from(pixel)).sum::<usize>(), 1);
-        assert!(masks.bitmap(2).is_none());
+        assert!(masks.bitmap(2).is_none() && masks.to_png(2).is_err());
+        let png = image::load_from_memory(&masks.to_png(0).unwrap()).unwrap();
+        assert_eq!(png.as_luma8().unwrap().as_raw()[6..9], [0, 255, 0]);
         for (width, len) in [(0, 4), (3, 4), (2, 0)] {
             assert!(Mask::new([0, 0], width, vec![1; len]).is_err());
         }

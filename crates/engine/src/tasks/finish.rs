@@ -275,3 +275,80 @@ fn check_finite(values: &[f32]) -> Result<()> {
 fn not_planned() -> Error {
     Error::unsupported("head", "the plan does not compute this head")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::Placement;
+
+    const CHANNELS: usize = 5;
+
+    /// Pseudo-random values from -1 to 1 in steps of a thousandth.
+    fn values(n: usize, mut state: u32) -> Vec<f32> {
+        let mut next = || {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345) & 0x7fff_ffff;
+            (f64::from((state >> 16) % 2001) / 1000.0 - 1.0) as f32
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn fnv(classes: &[u16]) -> u64 {
+        let step = |hash: u64, &class: &u16| (hash ^ u64::from(class)).wrapping_mul(0x100_0000_01b3);
+        classes.iter().fold(0xcbf2_9ce4_8422_2325, step)
+    }
+
+    /// Classes as the reference implementation finds them in the same logits, as FNV hashes: of five classes, and of
+    /// the first of them alone.
+    #[test]
+    fn class_maps_are_those_of_the_reference() {
+        let data = values(4 * 5 * CHANNELS, 11);
+        for (image_hw, expected, expected_of_one) in [
+            ([32, 40], 0xb6f3_f9a6_79d5_e1ba, 0x720e_8944_d462_1444),
+            ([30, 17], 0x92c6_04ef_6c57_6152, 0xf4fd_2a16_b404_3752),
+            ([64, 100], 0x2eab_bdf4_0bf2_3e34, 0xff14_bfc9_fb1d_245c),
+            ([7, 40], 0x7473_2e84_4b74_31c1, 0x8dad_9c3f_01ec_52bc),
+            ([1, 1], 0xaf63_bd4c_8601_b7df, 0xaf63_bc4c_8601_b62c),
+        ] {
+            let letterbox = Letterbox::new(image_hw, [32, 40], Placement::Center).unwrap();
+            let map = |channels| MapView {
+                data: &data,
+                hw: [4, 5],
+                channels,
+                pixel_stride: CHANNELS,
+                row_stride: 5 * CHANNELS,
+            };
+            assert_eq!(fnv(&class_map(map(CHANNELS), &letterbox)), expected, "{image_hw:?}");
+            assert_eq!(fnv(&class_map(map(1), &letterbox)), expected_of_one, "{image_hw:?}");
+        }
+    }
+
+    #[test]
+    fn depth_maps_are_those_of_the_reference() {
+        let map = [2.678, 1.841, 1.787, 2.692, 1.491, 1.39, 2.74, 1.314, 2.015, 1.586, 2.783, 2.747];
+        let letterbox = Letterbox::stretch([4, 3], [6, 8]).unwrap();
+        let expected = [
+            2.678, 1.814, 2.692, 1.886_67, 1.981_33, 1.773_33, 1.665_67, 2.104_83, 1.791_67, 2.015, 2.1845,
+            2.747,
+        ];
+        let got = depth_map(&map, [3, 4], &letterbox);
+        assert!(got.iter().zip(expected).all(|(got, want)| (got - want).abs() < 1e-5), "{got:?}");
+        assert_eq!(got.len(), expected.len());
+    }
+
+    #[test]
+    fn of_equal_values_the_first_wins() {
+        assert_eq!(largest(&[1.0, 3.0, 3.0, 2.0]), 1);
+        assert_eq!(largest(&[f32::NEG_INFINITY, -1e30]), 1);
+        assert_eq!(largest(&[0.0, -0.0]), 0);
+    }
+
+    #[test]
+    fn keypoints_stay_in_the_picture() {
+        let letterbox = Letterbox::new([50, 100], [64, 64], Placement::Center).unwrap();
+        assert_eq!(
+            keypoint(&[32.0, 32.0, 0.7], &letterbox),
+            Keypoint { xy: [50.0, 25.0], visible: Some(0.7) }
+        );
+        assert_eq!(keypoint(&[-9.0, 99.0], &letterbox), Keypoint { xy: [0.0, 50.0], visible: None });
+    }
+}

@@ -200,3 +200,142 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let [s0, s1, s2, s3, s4, s5, s6, s7] = sums;
     ((s0 + s4) + (s1 + s5)) + ((s2 + s6) + (s3 + s7)) + rest
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::error::ErrorKind;
+    use crate::image::Placement;
+
+    const CHANNELS: usize = 11;
+    const PROTO_HW: [usize; 2] = [10, 12];
+
+    /// Pseudo-random values from -1 to 1 in steps of a thousandth.
+    fn values(n: usize, mut state: u32) -> Vec<f32> {
+        let mut next = || {
+            state = state.wrapping_mul(1_103_515_245).wrapping_add(12_345) & 0x7fff_ffff;
+            (f64::from((state >> 16) % 2001) / 1000.0 - 1.0) as f32
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn view(data: &[f32]) -> MapView<'_> {
+        let row_stride = PROTO_HW[1] * CHANNELS;
+        MapView { data, hw: PROTO_HW, channels: CHANNELS, pixel_stride: CHANNELS, row_stride }
+    }
+
+    fn letterbox(image_hw: [usize; 2]) -> Letterbox {
+        Letterbox::new(image_hw, PROTO_HW.map(|side| 4 * side), Placement::Center).unwrap()
+    }
+
+    /// Number of pixels and FNV hash of a whole frame.
+    fn digest(mask: Option<&Mask>, [height, width]: [usize; 2]) -> (usize, u64) {
+        let pixels = (0..height).flat_map(|y| (0..width).map(move |x| [x, y]));
+        let contains = |[x, y]: [usize; 2]| mask.is_some_and(|mask| mask.contains(x, y));
+        pixels.map(contains).fold((0, 0xcbf2_9ce4_8422_2325), |(n, hash), is_on| {
+            (n + usize::from(is_on), (hash ^ u64::from(is_on)).wrapping_mul(0x100_0000_01b3))
+        })
+    }
+
+    /// Masks of both sizes as the reference implementation makes them of the same prototypes.
+    #[test]
+    fn masks_are_those_of_the_reference() {
+        let all = [-5.0, -5.0, 1000.0, 1000.0];
+        let part = [7.3, 5.0, 25.0, 30.01];
+        let cases = [
+            ([40, 48], all, (1022, 0x7792_0f87_1bd9_a1f3), (1022, 0x7792_0f87_1bd9_a1f3)),
+            ([40, 48], part, (203, 0xe4f1_c6fe_594c_9bcc), (203, 0xe4f1_c6fe_594c_9bcc)),
+            ([30, 45], all, (1022, 0x7792_0f87_1bd9_a1f3), (716, 0x3b15_f94d_fcff_512f)),
+            ([30, 45], part, (203, 0xe4f1_c6fe_594c_9bcc), (194, 0xa583_cf1e_1a1c_af5d)),
+            ([80, 96], all, (1022, 0x7792_0f87_1bd9_a1f3), (4080, 0xba1d_788e_66a1_c739)),
+            ([80, 96], part, (203, 0xe4f1_c6fe_594c_9bcc), (852, 0x8cc8_11d8_7608_293f)),
+            ([100, 31], all, (1022, 0x7792_0f87_1bd9_a1f3), (1722, 0xd9d2_5943_274e_f657)),
+            ([100, 31], part, (203, 0xe4f1_c6fe_594c_9bcc), (301, 0x9237_21a3_681b_cf34)),
+            ([23, 90], all, (1022, 0x7792_0f87_1bd9_a1f3), (1142, 0xd02a_84eb_091f_e74d)),
+            ([23, 90], part, (203, 0xe4f1_c6fe_594c_9bcc), (377, 0x758a_33b6_d609_d246)),
+            ([1, 5], all, (1022, 0x7792_0f87_1bd9_a1f3), (2, 0xd810_d2ae_a7df_6215)),
+            ([1, 5], part, (203, 0xe4f1_c6fe_594c_9bcc), (0, 0xe4bc_4fd9_252b_e94f)),
+        ];
+        let data = values((PROTO_HW[0] * PROTO_HW[1] + 1) * CHANNELS, 7);
+        let (prototypes, coefficients) = data.split_at(PROTO_HW[0] * PROTO_HW[1] * CHANNELS);
+        let mut scratch = MaskScratch::default();
+        for (image_hw, xyxy, input, picture) in cases {
+            let letterbox = letterbox(image_hw);
+            let mut mask =
+                |xyxy, size| scratch.mask(&view(prototypes), coefficients, xyxy, &letterbox, size).unwrap();
+            let got = mask(xyxy, MaskSize::Input);
+            assert_eq!(digest(got.as_ref(), letterbox.net_hw()), input, "{image_hw:?} {xyxy:?}");
+            let got = mask(letterbox.map_box(xyxy), MaskSize::Picture);
+            assert_eq!(digest(got.as_ref(), image_hw), picture, "{image_hw:?} {xyxy:?}");
+            assert_eq!(got.is_none(), picture.0 == 0);
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_no_object() {
+        let mut data = values(PROTO_HW[0] * PROTO_HW[1] * CHANNELS, 1);
+        let letterbox = letterbox([40, 48]);
+        let mut scratch = MaskScratch::default();
+        let mut mask = |data: &[f32], coefficients: &[f32], xyxy| {
+            scratch.mask(&view(data), coefficients, xyxy, &letterbox, MaskSize::Input).unwrap()
+        };
+        let all = [0.0, 0.0, 48.0, 40.0];
+        assert!(mask(&data, &[f32::NAN; CHANNELS], all).is_none());
+        assert!(mask(&data, &[1.0; CHANNELS], [f32::NAN; 4]).is_none());
+        assert!(mask(&data, &[1.0; CHANNELS], [30.0, 5.0, 20.0, 9.0]).is_none());
+        data.fill(f32::NAN);
+        assert!(mask(&data, &[1.0; CHANNELS], all).is_none());
+    }
+
+    #[test]
+    fn the_memory_of_masks_is_limited() {
+        let data = vec![1.0; PROTO_HW[0] * PROTO_HW[1] * CHANNELS];
+        let letterbox = letterbox([20_000, 20_000]);
+        let mut scratch = MaskScratch { n_bytes: MAX_MASK_BYTES - 100, ..MaskScratch::default() };
+        let mut mask = |side: f32| {
+            let xyxy = [0.0, 0.0, side, side];
+            scratch.mask(&view(&data), &[1.0; CHANNELS], xyxy, &letterbox, MaskSize::Picture)
+        };
+        assert_eq!(mask(10.0).unwrap().map(|mask| mask.area()), Some(100));
+        assert_eq!(mask(1.0).unwrap_err().kind(), ErrorKind::Limit);
+    }
+
+    #[test]
+    fn padding_is_cut_where_it_falls_between_pixels() {
+        let check = |image_hw: [usize; 2], factor: usize| {
+            let letterbox = Letterbox::new(image_hw, [640, 640], Placement::Center).unwrap();
+            assert_eq!(steps([160, 160], &letterbox).factor, factor, "{image_hw:?}");
+        };
+        check([480, 640], 1);
+        check([337, 120], 2);
+        check([589, 677], 4);
+    }
+
+    proptest! {
+        /// A box's mask is the part of the whole picture's mask that lies in the box.
+        #[test]
+        fn cropping_commutes(
+            image_hw in prop::array::uniform2(1usize..60),
+            (x1, y1, x2, y2) in (-9.0f32..60.0, -9.0f32..60.0, -9.0f32..60.0, -9.0f32..60.0),
+            seed in any::<u32>(),
+            picture: bool,
+        ) {
+            let size = if picture { MaskSize::Picture } else { MaskSize::Input };
+            let data = values((PROTO_HW[0] * PROTO_HW[1] + 1) * CHANNELS, seed);
+            let (prototypes, coefficients) = data.split_at(PROTO_HW[0] * PROTO_HW[1] * CHANNELS);
+            let letterbox = letterbox(image_hw);
+            let mut scratch = MaskScratch::default();
+            let mut mask = |xyxy| scratch.mask(&view(prototypes), coefficients, xyxy, &letterbox, size).unwrap();
+            let (whole, part) = (mask([0.0, 0.0, 1e4, 1e4]), mask([x1, y1, x2, y2]));
+            let [height, width] = if picture { image_hw } else { letterbox.net_hw() };
+            for (x, y) in (0..height).flat_map(|y| (0..width).map(move |x| (x, y))) {
+                let (fx, fy) = (x as f32, y as f32);
+                let inside = fx >= x1 && fx < x2 && fy >= y1 && fy < y2;
+                let expected = inside && whole.as_ref().is_some_and(|mask| mask.contains(x, y));
+                prop_assert_eq!(part.as_ref().is_some_and(|mask| mask.contains(x, y)), expected);
+            }
+        }
+    }
+}

@@ -37,6 +37,12 @@ pub struct Input {
     pub letterbox: &'static str,
     /// Value of the padding, 0 to 255.
     pub pad_value: u8,
+    /// Is subtracted from the channels after the division, if anything is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mean: Option<[f64; 3]>,
+    /// Divides what remains, if anything does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub std: Option<[f64; 3]>,
 }
 
 /// Where the weights come from; an absent field is unknown.

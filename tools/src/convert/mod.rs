@@ -3,6 +3,7 @@
 mod emit;
 #[cfg(test)]
 mod tests;
+mod transforms;
 mod ultralytics;
 mod yolox;
 

@@ -1,8 +1,8 @@
 //! Checkpoints of the ultralytics package: a pickled module tree.
 
 use crate::checkpoint::Checkpoint;
-use crate::convert::Dtype;
 use crate::convert::emit::{Emitter, join};
+use crate::convert::{Dtype, transforms};
 use crate::credit::{Credit, check_name_len, text_size};
 use crate::document::{Document, Input, Layer, Module, Provenance};
 use crate::error::{Error, Result, printable};
@@ -27,7 +27,7 @@ pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(
     let mut modules = Modules::new(pickle, checkpoint.storages());
     let mut model = modules.read(id, "")?;
     let mut credit = modules.into_credit();
-    check_transforms(pickle, model.state)?;
+    let mean_std = transforms::mean_std(checkpoint, model.state)?;
     let sequence =
         model.children.iter().position(|(name, child)| name == "model" && child.class == "Sequential");
     let Some((_, sequence)) = sequence.map(|idx| model.children.swap_remove(idx)) else {
@@ -42,7 +42,15 @@ pub(super) fn convert(checkpoint: &Checkpoint, id: Id, dtype: Dtype) -> Result<(
         names: names(pickle, model.state, &mut credit)?,
         stride: stride(checkpoint, &model, head)?,
         imgsz: imgsz(pickle, model.state)?,
-        input: Input { channels: 0, color: "rgb", divisor: 255.0, letterbox: "center", pad_value: 114 },
+        input: Input {
+            channels: 0,
+            color: "rgb",
+            divisor: 255.0,
+            letterbox: "center",
+            pad_value: 114,
+            mean: mean_std.map(|(mean, _)| mean),
+            std: mean_std.map(|(_, std)| std),
+        },
         kpt_shape: kpt_shape(&model, head)?,
         provenance: provenance(checkpoint),
         layers: Vec::with_capacity(sequence.children.len()),
@@ -208,42 +216,6 @@ fn imgsz(pickle: &Pickle, state: Id) -> Result<[u32; 2]> {
         };
     }
     Ok([DEFAULT_IMGSZ; 2])
-}
-
-/// A classifier may carry the transforms that its pictures went through. A normalisation among them would have to be
-/// done at run time, and the model file has no place for it, so it may only be one that changes nothing.
-fn check_transforms(pickle: &Pickle, state: Id) -> Result<()> {
-    let state_of = |id| match *pickle.node(id) {
-        Node::Object { state, .. } => Some(state),
-        _ => None,
-    };
-    let steps =
-        pickle.get(state, "transforms").and_then(state_of).and_then(|state| pickle.get(state, "transforms"));
-    for step in steps.and_then(|steps| pickle.sequence(steps)).unwrap_or_default() {
-        let Node::Object { global, state, .. } = *pickle.node(*step) else { continue };
-        if pickle.global(global).1 != "Normalize" {
-            continue;
-        }
-        let all = |key, neutral: f64| {
-            let values = pickle.get(state, key).and_then(|id| pickle.sequence(id));
-            values.is_some_and(|values| values.iter().all(|&id| number(pickle, id) == Some(neutral)))
-        };
-        if !all("mean", 0.0) || !all("std", 1.0) {
-            return Err(Error::unsupported(
-                "transforms",
-                "the network's pictures have to be normalised by mean and deviation",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// An integer or a float.
-fn number(pickle: &Pickle, id: Id) -> Option<f64> {
-    match *pickle.node(id) {
-        Node::Float(value) => Some(value),
-        _ => pickle.int(id).map(|value| value as f64),
-    }
 }
 
 fn kpt_shape(model: &TreeModule, head: &TreeModule) -> Result<Option<[u32; 2]>> {

@@ -76,6 +76,8 @@ pub(super) fn convert(
             divisor: 1.0,
             letterbox: "top-left",
             pad_value: 114,
+            mean: None,
+            std: None,
         },
         kpt_shape: None,
         provenance: Provenance {

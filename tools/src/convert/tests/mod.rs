@@ -1,5 +1,6 @@
 //! Tests of the conversion on small made-up checkpoints.
 
+mod transforms;
 mod yolox;
 
 use proptest::prelude::*;

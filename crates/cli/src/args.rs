@@ -95,6 +95,9 @@ pub struct Predict {
     /// Report every class of a box that passes --conf, as COCO's evaluation does, not only the best
     #[arg(long)]
     pub multi_label: bool,
+    /// Make masks of the picture's size, not of the network's input
+    #[arg(long)]
+    pub retina_masks: bool,
     /// Pad to the full input size, not only to the next multiple of the stride
     #[arg(long)]
     pub no_rect: bool,
@@ -111,15 +114,21 @@ pub struct Predict {
     /// Batches to work on at the same time; they divide the CPUs [default: 1, or with --policy one for each CPU]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     pub workers: Option<usize>,
-    /// Save annotated pictures in this directory
+    /// Save annotated pictures in this directory; of class maps and depth maps also the map, as classes/NAME.png or
+    /// depth/NAME.png (16 bits, metres times 256)
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
-    /// Save labels as labels/NAME.txt: class, centre x, centre y, width, height, as shares of the image
+    /// Save labels as labels/NAME.txt: class, centre x, centre y, width, height, as shares of the image; outlines,
+    /// keypoints or corners where the model finds them
     #[arg(long)]
     pub save_txt: bool,
     /// Add the confidence to the saved labels
     #[arg(long, requires = "save_txt")]
     pub save_conf: bool,
+    /// Save each mask as masks/NAME_N.png, white on black; as large as the network's input with its padding, or, with
+    /// --retina-masks, as the picture
+    #[arg(long)]
+    pub save_masks: bool,
     /// Save each box's part of the picture as crops/CLASS/NAME.jpg
     #[arg(long)]
     pub save_crop: bool,

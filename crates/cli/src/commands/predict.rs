@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
-use ferroyolo::{Head, Model, PredictOptions};
+use ferroyolo::{Head, Model, PredictOptions, Task};
 use ferroyolo_concurrency::process::signals::Shutdown;
 
 use super::input_size;
@@ -70,6 +70,20 @@ fn report(args: &Predict, sources: &Sources, loaded: &Loaded) -> Result<Report> 
 }
 
 fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
+    let task = model.task();
+    let has_boxes = matches!(task, Task::Detect | Task::Segment | Task::Pose);
+    let is_map = matches!(task, Task::Semantic | Task::Depth);
+    for (flag, is_given, is_possible) in [
+        ("--classes", args.classes.is_some(), has_boxes || task == Task::Obb),
+        ("--save-txt", args.save_txt, !is_map),
+        ("--save-crop", args.save_crop, has_boxes),
+        ("--save-masks", args.save_masks, task == Task::Segment),
+        ("--retina-masks", args.retina_masks, task == Task::Segment),
+    ] {
+        if is_given && !is_possible {
+            return Err(Error::Usage(format!("{flag}: not with a model for {task}")));
+        }
+    }
     let n_classes = model.n_classes();
     if let Some(class) = args.classes.iter().flatten().find(|&&class| class >= n_classes) {
         let last = n_classes.saturating_sub(1);
@@ -90,6 +104,7 @@ fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
         rect: !args.no_rect,
         head: args.head,
         multi_label: args.multi_label,
+        retina_masks: args.retina_masks,
     })
 }
 

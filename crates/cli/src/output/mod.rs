@@ -3,6 +3,7 @@
 pub mod console;
 pub mod file;
 pub mod json;
+mod labels;
 pub mod report;
 pub mod save;
 pub mod unique;

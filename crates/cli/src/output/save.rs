@@ -1,7 +1,6 @@
-//! What `predict` saves: annotated pictures, labels and crops.
+//! What `predict` saves: annotated pictures, maps, masks, labels and crops.
 
 use std::ffi::OsStr;
-use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,6 +8,7 @@ use std::path::{Path, PathBuf};
 use ferroyolo::{Image, Results};
 
 use super::file::write_atomically;
+use super::labels;
 use super::unique::{UniqueNames, as_component};
 use crate::args::Predict;
 use crate::error::{Error, Result};
@@ -27,6 +27,7 @@ pub struct Saver {
     labels: bool,
     conf: bool,
     crops: bool,
+    masks: bool,
     names: UniqueNames,
     n_saved: usize,
     last: PathBuf,
@@ -38,7 +39,7 @@ impl Saver {
     /// Pictures lie in `source_directories`; errors if saving could overwrite them.
     pub fn new(args: &Predict, source_directories: &[PathBuf]) -> Result<Option<Self>> {
         let pictures = args.save.is_some() || args.source.is_empty();
-        if !(pictures || args.save_txt || args.save_crop) {
+        if !(pictures || args.save_txt || args.save_crop || args.save_masks) {
             return Ok(None);
         }
         let directory = match &args.save {
@@ -56,6 +57,7 @@ impl Saver {
             labels: args.save_txt,
             conf: args.save_conf,
             crops: args.save_crop,
+            masks: args.save_masks,
             names: UniqueNames::default(),
             n_saved: 0,
             last: PathBuf::new(),
@@ -88,13 +90,24 @@ impl Saver {
             let target = self.directory.join(format!("{stem}.{}", saved_extension(path)));
             results.plot(image).save(&target).map_err(|error| Error::at(&target, error))?;
             self.last = target;
+            if let Some(map) = &results.class_map {
+                self.save_map("classes", &stem, map.to_png())?;
+            }
+            if let Some(map) = &results.depth {
+                self.save_map("depth", &stem, map.to_png())?;
+            }
         }
         if self.labels {
             let target = self.directory.join("labels").join(format!("{stem}.txt"));
-            write_atomically(&target, label_lines(results, self.conf).as_bytes())?;
+            write_atomically(&target, labels::lines(results, self.conf).as_bytes())?;
         }
         if self.crops {
             self.save_crops(&stem, image, results)?;
+        }
+        if let Some(masks) = results.masks.as_ref().filter(|_| self.masks) {
+            for idx in 0..masks.len() {
+                self.save_map("masks", &format!("{stem}_{}", idx + 1), masks.to_png(idx))?;
+            }
         }
         self.n_saved += 1;
         Ok(())
@@ -107,6 +120,13 @@ impl Saver {
             1 if self.pictures => Some(format!("saved {}", self.last.display())),
             n => Some(format!("saved results of {n} image(s) in {}", self.directory.display())),
         }
+    }
+
+    fn save_map(&self, kind: &str, stem: &str, png: ferroyolo::Result<Vec<u8>>) -> Result<()> {
+        let directory = self.directory.join(kind);
+        make_directory(&directory)?;
+        let target = directory.join(format!("{stem}.png"));
+        write_atomically(&target, &png.map_err(|error| Error::at(&target, error))?)
     }
 
     fn save_crops(&self, stem: &str, image: &Image, results: &Results) -> Result<()> {
@@ -149,20 +169,6 @@ fn new_run(runs: &Path) -> Result<PathBuf> {
 fn saved_extension(path: &Path) -> String {
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
     if EXTENSIONS.contains(&extension.as_str()) { extension } else { "png".into() }
-}
-
-/// One line a box: class, then centre, width and height as shares of the picture, then the confidence if `conf`.
-fn label_lines(results: &Results, conf: bool) -> String {
-    let mut lines = String::new();
-    for (found, [x, y, w, h]) in results.boxes.iter().zip(results.boxes.xywhn()) {
-        // Writing to a string can't fail.
-        let _ = write!(lines, "{} {x:.6} {y:.6} {w:.6} {h:.6}", found.class);
-        if conf {
-            let _ = write!(lines, " {:.6}", found.confidence);
-        }
-        lines.push('\n');
-    }
-    lines
 }
 
 /// The pixels that the box touches, if there are any.

@@ -53,7 +53,9 @@ impl Workspace {
         }
         copy_folder(&source.join("src"), &workspace.own("src"))?;
         copy_file(&source.join("Cargo.toml"), &workspace.own("Cargo.toml"))?;
+        // The manifest names some of these, and cargo looks for them whatever it builds.
         copy_folder(&source.join("examples"), &workspace.own("examples"))?;
+        copy_folder(&source.join("tests"), &workspace.own("tests"))?;
         copy_file(&repository.join("Cargo.lock"), &workspace.root.join("Cargo.lock"))?;
         let manifest = read(&repository.join("Cargo.toml"))?;
         write(&workspace.root.join("Cargo.toml"), &own_manifest(&manifest, repository)?)?;

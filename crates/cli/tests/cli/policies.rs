@@ -106,15 +106,11 @@ fn the_first_signal_drains_and_leaves_no_process() {
 fn a_second_signal_ends_at_once_and_leaves_no_process() {
     for policy in ["pool", "process"] {
         let place = Place::new();
-        place.picture("a.png", 320, 240);
-        // Far more work than the test has time for.
+        // Each takes far longer than two signals do, and when the first is told the next ones are on their way.
         place.picture("large.png", 2000, 2000);
-        let mut run = Fed::start(&place, &["--policy", policy, "--workers", "1", "--imgsz", "4096"]);
-        run.say("large.png");
-        run.say("large.png");
-        run.say("large.png");
-        run.say("large.png");
-        run.wait_for_threads();
+        let mut run = Fed::start(&place, &["--policy", policy, "--workers", "1", "--imgsz", "3072"]);
+        (0..5).for_each(|_| run.say("large.png"));
+        run.hear();
         let workers = run.workers();
         // Two of a kind could become one on a busy machine.
         signal("INT", run.child.id());
@@ -180,6 +176,11 @@ impl Fed {
     /// Waits for the line about `path`; answers come before the next question.
     fn ask(&mut self, path: &str) -> Value {
         self.say(path);
+        self.hear()
+    }
+
+    /// Waits for the next line.
+    fn hear(&mut self) -> Value {
         let line = self.lines.next().expect("a line").expect("text");
         let line = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error}: {line}"));
         found(vec![line]).remove(0)
@@ -198,19 +199,6 @@ impl Fed {
             .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
             .map(|pid| pid.parse().expect("a number"))
             .collect()
-    }
-
-    /// Waits until the handlers of signals are there, which is before workers are.
-    fn wait_for_threads(&self) {
-        let names = || {
-            let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).expect("threads");
-            tasks
-                .filter_map(|task| std::fs::read_to_string(task.expect("a thread").path().join("comm")).ok())
-                .collect::<String>()
-        };
-        while !names().contains("predict-") {
-            std::thread::yield_now();
-        }
     }
 
     /// Ends its input and waits for it.

@@ -108,7 +108,8 @@ fn run(way: &str, n_workers: usize, n_accepted: usize, submit: &TrySubmit) -> Re
     let (mut refusals, mut n_refused) = (vec![Duration::MAX; n_accepted], 0);
     let mut n_taken = 0;
     let mut memory = None;
-    let mut at = Instant::now();
+    let begin = Instant::now();
+    let mut at = begin;
     while n_taken < n_accepted {
         at += gap;
         thread::sleep(at.saturating_duration_since(Instant::now()));
@@ -129,6 +130,7 @@ fn run(way: &str, n_workers: usize, n_accepted: usize, submit: &TrySubmit) -> Re
         }
     }
     drop(sender);
+    let overloaded = begin.elapsed() / u32::try_from(n_accepted)?;
     let mut latencies = waiter.join().map_err(|_| "a thread panicked")??;
     let after = resident_kib();
 
@@ -136,10 +138,11 @@ fn run(way: &str, n_workers: usize, n_accepted: usize, submit: &TrySubmit) -> Re
     let offered = n_accepted + n_refused;
     refusals.truncate(n_refused);
     // Whoever is accepted last waits for all places before it, and is served then.
-    let bound = service * (CAPACITY + n_workers) as u32;
+    let bound = overloaded * (CAPACITY + n_workers) as u32;
     println!(
-        "{way}: {n_workers} workers, {CAPACITY} places, {:.2} ms between results at full load",
-        ms(service)
+        "{way}: {n_workers} workers, {CAPACITY} places; {:.2} ms between results at full load, {:.2} ms under overload",
+        ms(service),
+        ms(overloaded),
     );
     println!(
         "offered {offered}, accepted {n_accepted}, refused {} ({:.1} times the load)",

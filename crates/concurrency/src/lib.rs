@@ -31,7 +31,7 @@ mod wait_list;
 pub use error::{AppError, JobError};
 pub use factory::Factory;
 pub use locked::{LockError, Locked, locked};
-pub use metrics::Metrics;
+pub use metrics::{LockMetrics, Metrics};
 pub use once_init::{OnceError, OnceInit};
 pub use per_thread::{PerThread, PerThreadError};
 pub use pool::{Pool, PoolError, PoolGuard};

@@ -38,6 +38,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::time::{Duration, Instant};
 
+use crate::metrics::{Histogram, LockMetrics};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Deadline, Mutex, lock};
 use crate::wait_list::{WaitList, wait_for_grant};
@@ -77,6 +78,7 @@ struct State<T> {
     holder: Holder,
     is_poisoned: bool,
     waiting: WaitList<Turn>,
+    waits: Histogram,
 }
 
 enum Holder {
@@ -96,8 +98,10 @@ impl<T> Locked<T> {
     /// Puts `value` behind a lock.
     pub fn new(value: T) -> Locked<T> {
         let value = Some(Box::new(value));
-        let waiting = WaitList::new();
-        Locked { state: Mutex::new(State { value, holder: Holder::Nobody, is_poisoned: false, waiting }) }
+        let (waiting, waits) = (WaitList::new(), Histogram::default());
+        Locked {
+            state: Mutex::new(State { value, holder: Holder::Nobody, is_poisoned: false, waiting, waits }),
+        }
     }
 
     /// Waits for its turn and runs `f` on the value.
@@ -176,6 +180,12 @@ impl<T> Locked<T> {
         lock(&self.state).waiting.len()
     }
 
+    /// How callers have waited so far, under this name.
+    pub fn metrics(&self, name: impl Into<String>) -> LockMetrics {
+        let state = lock(&self.state);
+        LockMetrics { name: name.into(), lock_wait: state.waits.clone(), n_waiting: state.waiting.len() }
+    }
+
     /// The value, poisoned or not.
     pub fn into_inner(self) -> T {
         let value = lock(&self.state).value.take();
@@ -190,11 +200,13 @@ impl<T> Locked<T> {
             return Err(LockError::Poisoned);
         }
         match state.holder {
-            Holder::Nobody => {}
+            Holder::Nobody => state.waits.observe(Duration::ZERO),
             Holder::Thread(holder) if holder == me => return Err(LockError::Reentrant),
             Holder::Thread(_) | Holder::Next => {
+                let start = Instant::now();
                 let (guard, turn) = wait_for_grant(state, |state| &mut state.waiting, deadline);
                 state = guard;
+                state.waits.observe(start.elapsed());
                 match turn {
                     Some(Turn::Yours) => {}
                     Some(Turn::Poisoned) => return Err(LockError::Poisoned),
@@ -396,6 +408,25 @@ mod tests {
         });
         assert_eq!(lock.with_timeout(Duration::MAX, |n| *n), Ok(0));
         assert_eq!(lock.with_timeout(Duration::ZERO, |n| *n), Ok(0), "a free lock needs no time");
+    }
+
+    #[test]
+    fn waits_are_counted() {
+        let lock = Locked::new(0);
+        assert_eq!(lock.with(|_| ()), Ok(()));
+        while_held(&lock, || {
+            assert_eq!(lock.with_timeout(Duration::from_millis(2), |_| ()), Err(LockError::Timeout));
+        });
+        let metrics = lock.metrics("net");
+        // Two got in at once; one left after two milliseconds.
+        assert_eq!((metrics.lock_wait.count(), metrics.n_waiting), (3, 0));
+        assert!(metrics.lock_wait.sum() >= Duration::from_millis(2));
+        let text = metrics.to_string();
+        assert!(
+            text.contains("ferroyolo_lock_wait_seconds_bucket{lock=\"net\",le=\"0.0001\"} 2\n"),
+            "{text}"
+        );
+        assert!(text.contains("ferroyolo_lock_waiting{lock=\"net\"} 0\n"), "{text}");
     }
 
     #[test]

@@ -54,6 +54,28 @@ pub struct Metrics {
     pub circuit_open: bool,
 }
 
+/// How callers wait for a [`Locked`](crate::Locked) or a [`Pool`](crate::Pool). `Display` writes it in the text format of
+/// Prometheus.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LockMetrics {
+    /// What the lock or pool is called; the label `lock`.
+    pub name: String,
+    /// How long callers waited for their turn, those included that got it at once and those that gave up.
+    pub lock_wait: Histogram,
+    /// Callers that wait.
+    pub n_waiting: usize,
+}
+
+impl fmt::Display for LockMetrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut text = Exposition { f, labels: format!("lock=\"{}\"", escaped(&self.name)) };
+        text.histogram("lock_wait_seconds", "How long callers waited for their turn.", &self.lock_wait)?;
+        text.head("lock_waiting", "gauge", "Callers that wait for their turn.")?;
+        text.sample("lock_waiting", "", self.n_waiting as u64)
+    }
+}
+
 /// What the workers of a queue are doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

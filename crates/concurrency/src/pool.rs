@@ -43,6 +43,7 @@ use std::thread::panicking;
 use std::time::{Duration, Instant};
 
 use crate::Factory;
+use crate::metrics::{Histogram, LockMetrics};
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{Deadline, Mutex, lock};
 use crate::wait_list::{WaitList, wait_for_grant};
@@ -95,14 +96,15 @@ struct State<I> {
     /// Instances that exist, lent or idle.
     n_made: usize,
     waiting: WaitList<()>,
+    waits: Histogram,
 }
 
 impl<F: Factory> Pool<F> {
     /// A pool of at most `n` instances. Makes none yet.
     pub fn new(factory: F, n: NonZeroUsize) -> Pool<F> {
         let n = n.get();
-        let waiting = WaitList::new();
-        let state = State { idle: Vec::new(), n_free: n, holders: Vec::new(), n_made: 0, waiting };
+        let (waiting, waits) = (WaitList::new(), Histogram::default());
+        let state = State { idle: Vec::new(), n_free: n, holders: Vec::new(), n_made: 0, waiting, waits };
         Pool { factory, n, state: Mutex::new(state) }
     }
 
@@ -150,6 +152,12 @@ impl<F: Factory> Pool<F> {
     /// How many callers wait.
     pub fn waiting(&self) -> usize {
         lock(&self.state).waiting.len()
+    }
+
+    /// How callers have waited so far, under this name.
+    pub fn metrics(&self, name: impl Into<String>) -> LockMetrics {
+        let state = lock(&self.state);
+        LockMetrics { name: name.into(), lock_wait: state.waits.clone(), n_waiting: state.waiting.len() }
     }
 
     /// What makes the instances.
@@ -200,9 +208,12 @@ impl<F: Factory> Pool<F> {
         }
         if state.n_free > 0 {
             state.n_free -= 1;
+            state.waits.observe(Duration::ZERO);
         } else {
+            let start = Instant::now();
             let (guard, permit) = wait_for_grant(state, |state| &mut state.waiting, deadline);
             state = guard;
+            state.waits.observe(start.elapsed());
             if permit.is_none() {
                 return Err(PoolError::Timeout);
             }
@@ -385,6 +396,9 @@ mod tests {
             });
         });
         drop(held);
+        let metrics = pool.metrics("nets");
+        assert_eq!((metrics.lock_wait.count(), metrics.n_waiting), (3, 0));
+        assert!(metrics.lock_wait.sum() >= Duration::from_millis(1));
         assert!(pool.try_get().is_ok() && pool.get_timeout(Duration::MAX).is_ok());
     }
 

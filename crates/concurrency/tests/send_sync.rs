@@ -7,9 +7,9 @@ use std::rc::Rc;
 use std::sync::MutexGuard;
 
 use ferroyolo_concurrency::{
-    Canceller, DrainReport, JobError, LockError, Locked, Metrics, OnceError, OnceInit, PerThread,
-    PerThreadError, Pool, PoolError, PoolGuard, ProcessPool, Rejected, StartError, SubmitOptions, TaskQueue,
-    Ticket,
+    Canceller, DrainReport, JobError, LockError, LockMetrics, Locked, Metrics, OnceError, OnceInit,
+    PerThread, PerThreadError, Pool, PoolError, PoolGuard, ProcessPool, Rejected, StartError, SubmitOptions,
+    TaskQueue, Ticket,
 };
 
 /// Asks whether `T` is `Send` or `Sync`: a constant of the type itself goes before one of a trait, where its bound holds.
@@ -81,6 +81,7 @@ hold! {
     Rejected<u8>: true true,
     DrainReport: true true,
     Metrics: true true,
+    LockMetrics: true true,
 }
 
 #[test]

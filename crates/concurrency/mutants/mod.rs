@@ -4,6 +4,7 @@
 //! and `tests/mutants.rs` holds the list to the code.
 
 mod locks;
+mod process;
 mod queue;
 
 /// A defect, made by replacing text.
@@ -38,5 +39,5 @@ pub enum Suite {
 
 /// All defects of the matrix.
 pub fn all() -> Vec<Mutant> {
-    [locks::MUTANTS, queue::MUTANTS].concat()
+    [locks::MUTANTS, queue::MUTANTS, process::MUTANTS].concat()
 }

@@ -230,7 +230,7 @@ pub(crate) fn read(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use proptest::prelude::*;
 
     use super::*;
@@ -238,16 +238,16 @@ mod tests {
     const MAX: usize = 4 << 20;
 
     /// Gives and takes a few bytes at a time, and is interrupted now and then, as the law of streams allows.
-    struct Choppy<T> {
-        inner: T,
-        state: u64,
+    pub(crate) struct Choppy<T> {
+        pub(crate) inner: T,
+        pub(crate) state: u64,
     }
 
     impl<T> Choppy<T> {
         fn chunk(&mut self, len: usize) -> io::Result<usize> {
             self.state = self.state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             let draw = (self.state >> 33) as usize;
-            if draw % 5 == 0 {
+            if draw.is_multiple_of(5) {
                 return Err(ErrorKind::Interrupted.into());
             }
             Ok((draw % 97 + 1).min(len))
@@ -342,6 +342,13 @@ mod tests {
         let error = read(&mut bytes.as_slice(), MAX, &mut payload).unwrap_err();
         assert!(matches!(error, FrameError::Truncated), "{error}");
         assert!(payload.capacity() <= GROWTH, "{}", payload.capacity());
+    }
+
+    #[test]
+    fn a_changed_payload_is_noticed() {
+        let mut bytes = message(Kind::Reply, Tag { job: 7, generation: 9 }, b"a picture");
+        bytes[HEADER_LEN + 2] ^= 1;
+        assert!(matches!(read_one(&bytes), Err(FrameError::Checksum)));
     }
 
     #[test]

@@ -63,6 +63,8 @@ mod supervisor;
 #[cfg(all(unix, feature = "fault-injection"))]
 pub mod faults;
 pub mod signals;
+#[cfg(all(test, unix, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests;
 pub mod worker;
 
 pub use command::{Limits, WorkerCommand};

@@ -20,7 +20,7 @@ use crate::sync::{Condvar, Deadline, Mutex, lock, wait};
 pub(crate) enum Clock {
     Since(Instant),
     /// For models, in which no time passes.
-    #[cfg(test)]
+    #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
     Still,
 }
 
@@ -28,7 +28,7 @@ impl Clock {
     pub(crate) fn now(self) -> Duration {
         match self {
             Clock::Since(start) => start.elapsed(),
-            #[cfg(test)]
+            #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
             Clock::Still => Duration::ZERO,
         }
     }

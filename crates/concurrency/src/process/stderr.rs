@@ -130,7 +130,7 @@ impl Lines {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
 mod tests {
     use super::*;
 

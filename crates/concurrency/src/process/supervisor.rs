@@ -184,3 +184,195 @@ impl Supervisor {
         whole.mul_f64(1.0 - share / 2.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn policy(budget: u32) -> RestartPolicy {
+        RestartPolicy {
+            backoff: 10 * MS,
+            max_backoff: 80 * MS,
+            budget,
+            window: 1000 * MS,
+            cool_down: 500 * MS,
+            healthy_after: 200 * MS,
+        }
+    }
+
+    /// What happens to a pool.
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Wait(u32),
+        Healthy(usize),
+        Dies(usize),
+        Close,
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = prop_oneof![
+            6 => (0..120_u32).prop_map(Event::Wait),
+            2 => (0..4_usize).prop_map(Event::Healthy),
+            6 => (0..4_usize).prop_map(Event::Dies),
+        ];
+        (proptest::collection::vec(event, 0..150), any::<bool>()).prop_map(|(mut events, closes)| {
+            if closes {
+                events.insert(events.len() / 2, Event::Close);
+            }
+            events
+        })
+    }
+
+    proptest! {
+        /// The laws of restarts, over everything that can happen to a pool of four.
+        #[test]
+        fn starts_obey_the_laws(events in events(), budget in 0..6_u32, seed: u64) {
+            let mut supervisor = Supervisor::new(policy(budget), 4, seed);
+            let mut now = Duration::ZERO;
+            let mut is_closed = false;
+            // Since when each slot is up, and whether it was healthy; when it may start again, at the earliest.
+            let mut up: [Option<bool>; 4] = [None; 4];
+            let mut earliest = [Duration::ZERO; 4];
+            let mut latest = [Duration::ZERO; 4];
+            let mut failures: Vec<Duration> = Vec::new();
+            let mut reopened = Duration::ZERO;
+            for event in events.into_iter().chain([Event::Wait(0)]) {
+                match event {
+                    Event::Wait(ms) => now += ms * MS,
+                    Event::Healthy(slot) if up[slot].is_some() => {
+                        up[slot] = Some(true);
+                        supervisor.healthy(slot);
+                    }
+                    Event::Dies(slot) => if let Some(was_healthy) = up[slot].take() {
+                        let was_open = supervisor.is_open();
+                        supervisor.died(slot, was_healthy, now);
+                        if was_healthy {
+                            (earliest[slot], latest[slot]) = (now, now);
+                        } else {
+                            failures.push(now);
+                            (earliest[slot], latest[slot]) = (now + 5 * MS, now + 80 * MS);
+                        }
+                        if !was_open && supervisor.is_open() {
+                            let since = now.saturating_sub(1000 * MS);
+                            let n_recent = failures.iter().filter(|at| **at >= since).count();
+                            prop_assert!(n_recent > budget as usize, "open after {} failures", n_recent);
+                        }
+                        if supervisor.is_open() && !was_open {
+                            reopened = now + 500 * MS;
+                        }
+                    },
+                    Event::Close => {
+                        is_closed = true;
+                        supervisor.close();
+                    }
+                    Event::Healthy(_) => {}
+                }
+                let mut n_tried = 0;
+                loop {
+                    let was_open = supervisor.is_open();
+                    match supervisor.next(now) {
+                        Next::Start(slot) => {
+                            prop_assert!(!is_closed, "started after the close");
+                            prop_assert!(up[slot].is_none(), "started while it is up");
+                            prop_assert!(now >= earliest[slot], "started too early");
+                            if was_open {
+                                n_tried += 1;
+                                prop_assert!(n_tried == 1, "two tried while the circuit is open");
+                                prop_assert!(now >= reopened, "tried before it has cooled down");
+                            }
+                            up[slot] = Some(false);
+                        }
+                        Next::At(at) => {
+                            prop_assert!(at > now && !is_closed);
+                            break;
+                        }
+                        Next::Idle => break,
+                    }
+                }
+                let down = (0..4).filter(|slot| up[*slot].is_none());
+                if !is_closed && !supervisor.is_open() {
+                    for slot in down {
+                        prop_assert!(now < latest[slot], "slot {} is not started", slot);
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(supervisor: &mut Supervisor, now: Duration) -> usize {
+        match supervisor.next(now) {
+            Next::Start(slot) => slot,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_first_restart_after_a_healthy_run_is_immediate() {
+        let mut supervisor = Supervisor::new(policy(9), 1, 0);
+        start(&mut supervisor, MS);
+        supervisor.healthy(0);
+        supervisor.died(0, true, 7 * MS);
+        assert_eq!(supervisor.next(7 * MS), Next::Start(0));
+    }
+
+    #[test]
+    fn nothing_is_started_after_the_close() {
+        let mut supervisor = Supervisor::new(policy(9), 2, 0);
+        let slot = start(&mut supervisor, MS);
+        supervisor.close();
+        assert_eq!(supervisor.next(2 * MS), Next::Idle);
+        supervisor.died(slot, true, 3 * MS);
+        assert_eq!(supervisor.next(9000 * MS), Next::Idle);
+    }
+
+    #[test]
+    fn delays_grow_to_their_bound_and_differ() {
+        let mut supervisor = Supervisor::new(policy(1000), 1, 42);
+        let mut now = Duration::ZERO;
+        let mut delays = Vec::new();
+        for _ in 0..10 {
+            start(&mut supervisor, now);
+            supervisor.died(0, false, now);
+            let Next::At(at) = supervisor.next(now) else { panic!("it has to wait") };
+            delays.push(at - now);
+            now = at;
+        }
+        for (n, delay) in delays.iter().enumerate() {
+            let whole = (10 * MS * (1 << n.min(3))).min(80 * MS);
+            assert!(*delay >= whole / 2 && *delay <= whole, "delay {n}: {delay:?} of {whole:?}");
+        }
+        assert!(delays[5..].windows(2).any(|pair| pair[0] != pair[1]), "without jitter: {delays:?}");
+    }
+
+    #[test]
+    fn a_healthy_probe_closes_the_circuit_and_a_dead_one_opens_it_again() {
+        let mut supervisor = Supervisor::new(policy(0), 2, 0);
+        let probe = start(&mut supervisor, MS);
+        supervisor.died(probe, false, MS);
+        assert!(supervisor.is_open());
+        assert_eq!(supervisor.next(2 * MS), Next::At(501 * MS));
+        let probe = start(&mut supervisor, 501 * MS);
+        assert_eq!(supervisor.next(600 * MS), Next::Idle, "only one is tried");
+        supervisor.died(probe, false, 600 * MS);
+        assert_eq!(supervisor.next(601 * MS), Next::At(1100 * MS));
+        let probe = start(&mut supervisor, 1100 * MS);
+        supervisor.healthy(probe);
+        assert!(!supervisor.is_open());
+        assert_ne!(start(&mut supervisor, 1200 * MS), probe, "now the others follow");
+    }
+
+    #[test]
+    fn a_probe_that_dies_after_a_healthy_run_is_no_failure() {
+        let mut supervisor = Supervisor::new(policy(0), 1, 0);
+        start(&mut supervisor, MS);
+        supervisor.died(0, false, MS);
+        start(&mut supervisor, 501 * MS);
+        supervisor.died(0, true, 502 * MS);
+        assert!(!supervisor.is_open());
+        assert_eq!(supervisor.next(502 * MS), Next::Start(0));
+    }
+}

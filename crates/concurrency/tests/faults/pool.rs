@@ -336,8 +336,8 @@ fn stopped(capacity: usize) -> (ProcessPool, u32) {
         .capacity(capacity)
         .heartbeat(Duration::from_millis(100), Duration::from_secs(3600))
         .start()
-        .unwrap();
-    run(&pool, &Job::new(1000)).unwrap();
+        .expect("a pool");
+    run(&pool, &Job::new(1000)).expect("a result");
     let pid = pool.pids()[0];
     signal(pid, Signal::STOP);
     until("it is stopped", || state(pid) == Some('T'));

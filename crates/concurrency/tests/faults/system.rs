@@ -217,7 +217,7 @@ fn f14_running_out_of_descriptors_loses_nothing() {
         until("both workers are there", || pool.pids().len() == 2 && pool.metrics().workers.idle == 2);
         let limit = getrlimit(Resource::Nofile);
         // Nobody can be started any more, neither here nor there.
-        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit.clone() }).unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(3), ..limit }).unwrap();
         for pid in pool.pids() {
             signal(pid, Signal::KILL);
         }

@@ -43,6 +43,7 @@ fn work(core: &Numbers, n_run: &AtomicUsize) {
         n_run.fetch_add(1, Ordering::SeqCst);
         assert!(claim.finish(Ok(10 * job)), "nobody else answers");
     }
+    assert!(core.is_closed(), "a worker left an open queue");
 }
 
 fn claim_one(core: &Numbers) -> (Claim<'_, u64, u64>, u64) {

@@ -43,7 +43,7 @@ pub(super) fn decode_row(extra: Extra, channel: usize, row: &mut [f32], w: usize
         Extra::Keypoints { values, centered, .. } if channel % values < 2 => {
             for (y, cells) in row.chunks_mut(w).enumerate() {
                 for (x, value) in cells.iter_mut().enumerate() {
-                    let cell = if channel % values == 0 { x } else { y };
+                    let cell = if channel.is_multiple_of(values) { x } else { y };
                     *value = coordinate(*value, cell as f32, centered, stride);
                 }
             }

@@ -6,6 +6,7 @@
 //! | a fixed set of threads that all call, all the time | [`PerThread`] |
 //! | more callers than instances | [`Pool`] |
 //! | jobs that come from elsewhere than the threads that run them | [`TaskQueue`] |
+//! | jobs that may crash, hang or exhaust whoever runs them | [`ProcessPool`] |
 //! | one shared value that is expensive to make | [`OnceInit`] |
 //!
 //! The module of each says when to choose it, what it costs and what it promises.

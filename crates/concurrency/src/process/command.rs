@@ -43,7 +43,8 @@ impl WorkerCommand {
         Ok(WorkerCommand::new(std::env::current_exe()?))
     }
 
-    /// Starts `program`.
+    /// Starts `program`, which has to be the worker itself: one that starts another process as the worker won't do, since
+    /// a worker leaves if its parent is not the pool's process.
     pub fn new(program: impl Into<PathBuf>) -> WorkerCommand {
         WorkerCommand {
             program: program.into(),

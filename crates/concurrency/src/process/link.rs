@@ -15,15 +15,10 @@ use crate::sync::{Mutex, lock};
 /// A worker as drivers and the supervisor see it.
 #[derive(Debug)]
 pub(crate) struct Link {
-    body: Mutex<Body>,
+    /// `None` when it is being reaped, or has been.
+    process: Mutex<Option<Box<dyn Process>>>,
     to_worker: Mutex<Option<Sender>>,
     pid: u32,
-}
-
-#[derive(Debug)]
-struct Body {
-    process: Box<dyn Process>,
-    is_reaped: bool,
 }
 
 struct Sender(Box<dyn Write + Send>);
@@ -51,18 +46,17 @@ impl Link {
 
     /// Kills the worker, unless it has been reaped.
     pub(crate) fn kill(&self) {
-        let mut body = lock(&self.body);
-        if !body.is_reaped {
-            body.process.kill();
+        if let Some(process) = &mut *lock(&self.process) {
+            process.kill();
         }
     }
 
     /// Kills the worker, if it is still alive, and waits for its end.
     fn reap(&self) -> Exit {
-        let mut body = lock(&self.body);
-        body.process.kill();
-        body.is_reaped = true;
-        body.process.wait()
+        self.kill();
+        // It dies without being waited for; nobody who would kill it again waits here meanwhile.
+        let process = lock(&self.process).take();
+        process.map_or_else(Exit::default, |mut process| process.wait())
     }
 
     /// Sends a job. Blocks while the worker takes nothing; ends with an error when it is killed.
@@ -103,7 +97,7 @@ pub(crate) fn start(
     let _result = frame::write(&mut launched.to_worker, Kind::Init, Tag::default(), &orders);
     let pid = process.id();
     let link = Arc::new(Link {
-        body: Mutex::new(Body { process, is_reaped: false }),
+        process: Mutex::new(Some(process)),
         to_worker: Mutex::new(Some(Sender(launched.to_worker))),
         pid,
     });

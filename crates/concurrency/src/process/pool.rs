@@ -63,6 +63,13 @@ pub struct Builder {
 pub enum StartError {
     /// This was set to zero.
     Zero(&'static str),
+    /// Workers would be killed before they can give the next sign of life.
+    Silence {
+        /// Between two signs of life; at least a millisecond.
+        every: Duration,
+        /// The time without one after which a worker is killed.
+        silence: Duration,
+    },
     /// The operating system started no thread.
     Thread(io::Error),
 }
@@ -71,6 +78,11 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Zero(what) => write!(f, "a pool needs {what}, got 0, expected 1 or more"),
+            StartError::Silence { every, silence } => write!(
+                f,
+                "signs of life can't come every {every:?} and be missed after {silence:?}: the first has to be 1 ms or \
+                 more, the second more than the first"
+            ),
             StartError::Thread(error) => write!(f, "no thread could be started: {error}"),
         }
     }
@@ -79,7 +91,7 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            StartError::Zero(_) => None,
+            StartError::Zero(_) | StartError::Silence { .. } => None,
             StartError::Thread(error) => Some(error),
         }
     }
@@ -187,6 +199,10 @@ impl Builder {
             if value == 0 {
                 return Err(StartError::Zero(what));
             }
+        }
+        let (every, silence) = (self.heartbeat, self.patience.silence);
+        if every < Duration::from_millis(1) || silence <= every {
+            return Err(StartError::Silence { every, silence });
         }
         let start = Instant::now();
         let seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(0));

@@ -15,7 +15,8 @@ pub enum Stderr {
     Forward,
     /// Nothing of it is shown.
     Discard,
-    /// The worker writes to this process' standard error itself.
+    /// The worker writes to this process' standard error itself. That it ran out of memory is told from nothing but what it
+    /// writes there, and so shows as a crash.
     Inherit,
 }
 

@@ -194,6 +194,16 @@ fn a_pool_that_is_dropped_while_it_starts_leaves_nothing() {
 }
 
 #[test]
+fn signs_of_life_that_can_not_come_in_time_are_refused() {
+    let ms = Duration::from_millis;
+    for (every, silence) in [(ms(0), ms(100)), (ms(100), ms(100)), (ms(100), ms(10))] {
+        let error = builder().heartbeat(every, silence).start().map(drop).unwrap_err();
+        assert!(matches!(error, StartError::Silence { .. }), "{error}");
+        assert!(error.to_string().contains(&format!("{silence:?}")), "{error}");
+    }
+}
+
+#[test]
 fn numbers_that_must_not_be_zero_are_refused() {
     for (builder, what) in [
         (builder().workers(0), "workers"),

@@ -3,11 +3,13 @@
 //!
 //! ```text
 //! cargo run --release -p ferroyolo-concurrency --features fault-injection --example fault_campaign -- \
-//!     [--jobs 10000] [--workers 4] [--seed S] [--short]
+//!     [--jobs 10000] [--workers 4] [--seed S] [--short | --throughput]
 //! ```
 //!
 //! Exits with 1 if a job is lost or has another's answer, or if a process, a zombie or a descriptor is left. `--short`
-//! is for continuous integration: 1,500 jobs, and no comparison of throughput.
+//! is for continuous integration: 1,500 jobs, and no comparison of throughput; `--throughput` compares and does nothing
+//! else. The comparison means something only on a machine that is otherwise idle: where others compete for it, a worker
+//! that is being started is a share of the machine lost.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::error::Error;
@@ -48,13 +50,20 @@ struct Options {
     n_jobs: u64,
     n_workers: usize,
     seed: u64,
-    is_short: bool,
+    part: Part,
+}
+
+#[derive(PartialEq, Eq)]
+enum Part {
+    All,
+    Short,
+    Throughput,
 }
 
 impl Options {
     fn parse() -> Result<Options, Box<dyn Error>> {
         let seed = RandomState::new().hash_one(0);
-        let mut options = Options { n_jobs: 10_000, n_workers: 4, seed, is_short: false };
+        let mut options = Options { n_jobs: 10_000, n_workers: 4, seed, part: Part::All };
         let mut args = std::env::args().skip(1);
         while let Some(arg) = args.next() {
             let mut value = || args.next().ok_or(format!("{arg} needs a value"));
@@ -62,7 +71,8 @@ impl Options {
                 "--jobs" => options.n_jobs = value()?.parse()?,
                 "--workers" => options.n_workers = value()?.parse()?,
                 "--seed" => options.seed = value()?.parse()?,
-                "--short" => (options.n_jobs, options.is_short) = (1500, true),
+                "--short" => (options.n_jobs, options.part) = (1500, Part::Short),
+                "--throughput" => options.part = Part::Throughput,
                 _ => return Err(format!("there is no option {arg:?}").into()),
             }
         }
@@ -208,10 +218,12 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     // What the first pool makes a process keep for good is no leak.
     drop(builder(&command, 1).start()?.submit(Job::new(0).encode())?.wait()?);
     let n_descriptors = count_descriptors()?;
-    misbehaving_jobs(&options, n_rounds, &command, &mut violations)?;
-    hits_from_outside(&options, n_rounds, &command, &mut violations)?;
-    count_what_is_left(&token, n_descriptors, &mut violations)?;
-    if !options.is_short {
+    if options.part != Part::Throughput {
+        misbehaving_jobs(&options, n_rounds, &command, &mut violations)?;
+        hits_from_outside(&options, n_rounds, &command, &mut violations)?;
+        count_what_is_left(&token, n_descriptors, &mut violations)?;
+    }
+    if options.part != Part::Short {
         compare_throughput(&options, n_rounds, &command)?;
         count_what_is_left(&token, n_descriptors, &mut violations)?;
     }

@@ -4,4 +4,5 @@ mod agreement;
 mod bad_models;
 mod policies;
 mod repeatability;
+mod tasks;
 mod tidy;

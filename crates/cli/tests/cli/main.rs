@@ -9,4 +9,5 @@ mod predict;
 mod saving;
 mod sources;
 mod support;
+mod tasks;
 mod usage;

@@ -44,14 +44,14 @@ pub(super) fn draw(canvas: &mut Canvas, points: &[Keypoint], line_width: f32, co
     if points.len() == N_COCO {
         for ([from, to], color) in LIMBS {
             if is_shown(&points[from]) && is_shown(&points[to]) {
-                canvas.line([points[from].xy, points[to].xy], line_width, color);
+                canvas.line([points[from].xy, points[to].xy], line_width * 1.4, color);
             }
         }
     }
     for (idx, point) in points.iter().enumerate().filter(|(_, point)| is_shown(point)) {
         let color = if points.len() == N_COCO { point_color(idx) } else { color };
-        canvas.line([point.xy; 2], line_width * 2.5, [16, 16, 20]);
-        canvas.line([point.xy; 2], line_width * 1.8, color);
+        canvas.line([point.xy; 2], line_width * 3.2, [16, 16, 20]);
+        canvas.line([point.xy; 2], line_width * 2.3, color);
     }
 }
 

@@ -108,7 +108,7 @@ class Row:
 
 
 def match_objects(row, task, theirs, ours, masks, verbose):
-    """Pairs detections of one picture, the surest first, each with the nearest that is left.
+    """Pairs detections of one picture, the surest first, each with the most alike that is left.
 
     `masks`: theirs as an array of booleans, and a function that reads one of ours.
     """
@@ -118,7 +118,8 @@ def match_objects(row, task, theirs, ours, masks, verbose):
     for rank, want in enumerate(theirs):
         near = [(iou(want["box"], ours[i]["box"]), i) for i in free if ours[i]["class"] == want["class"]]
         near = [(v, i) for v, i in near if v >= 0.99 and abs(ours[i]["confidence"] - want["confidence"]) <= 0.005]
-        near.sort(reverse=True)
+        # Boxes that are clipped to the same edges are told apart by their confidence.
+        near.sort(key=lambda pair: 1 - pair[0] + abs(ours[pair[1]]["confidence"] - want["confidence"]))
         for value, i in near:
             got, differences = ours[i], {"1 - IoU": 1 - value}
             differences["confidence"] = abs(got["confidence"] - want["confidence"])

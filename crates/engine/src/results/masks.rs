@@ -201,19 +201,19 @@ impl Masks {
     fn outline(&self, mask: &Mask) -> Vec<[f32; 2]> {
         let [height, width] = self.orig_shape.map(|side| side as f32);
         let clipped = |[x, y]: [usize; 2]| {
-            let [x, y] = self.to_picture([x as f32, y as f32]);
+            let [x, y] = self.picture_from_frame([x as f32, y as f32]);
             [x.clamp(0.0, width), y.clamp(0.0, height)]
         };
         contour::join(&mask.contours()).into_iter().map(clipped).collect()
     }
 
     /// Position in the picture of a point `[x, y]` of the frame, both measured from the upper left corner.
-    pub(super) fn to_picture(&self, [x, y]: [f32; 2]) -> [f32; 2] {
+    pub(super) fn picture_from_frame(&self, [x, y]: [f32; 2]) -> [f32; 2] {
         [(x - self.offset[0]) / self.gain[0], (y - self.offset[1]) / self.gain[1]]
     }
 
     /// Position in the frame of a point `[x, y]` of the picture, both measured from the upper left corner.
-    pub(super) fn from_picture(&self, [x, y]: [f32; 2]) -> [f32; 2] {
+    pub(super) fn frame_from_picture(&self, [x, y]: [f32; 2]) -> [f32; 2] {
         [x * self.gain[0] + self.offset[0], y * self.gain[1] + self.offset[1]]
     }
 }

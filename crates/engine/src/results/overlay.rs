@@ -15,15 +15,15 @@ pub(super) fn mask(canvas: &mut Canvas, masks: &Masks, mask: &Mask, line_width: 
     let [left, top] = mask.origin();
     let [rows, columns] = mask.shape();
     // One pixel more at each side, where the mask fades out.
-    let corner = |x: usize, y: usize, by: f32| masks.to_picture([x as f32 + by, y as f32 + by]);
+    let corner = |x: usize, y: usize, by: f32| masks.picture_from_frame([x as f32 + by, y as f32 + by]);
     let [x1, y1] = corner(left, top, -1.0);
     let [x2, y2] = corner(left + columns, top + rows, 1.0);
     // Casts saturate at zero.
     let xs: Vec<usize> = (x1.floor() as usize..(x2.ceil() as usize).min(width)).collect();
     let taps: Vec<(isize, f32)> =
-        xs.iter().map(|&x| split(masks.from_picture([x as f32 + 0.5, 0.0])[0], left)).collect();
+        xs.iter().map(|&x| split(masks.frame_from_picture([x as f32 + 0.5, 0.0])[0], left)).collect();
     for y in y1.floor() as usize..(y2.ceil() as usize).min(height) {
-        let (row, below) = split(masks.from_picture([0.0, y as f32 + 0.5])[1], top);
+        let (row, below) = split(masks.frame_from_picture([0.0, y as f32 + 0.5])[1], top);
         for (&x, &(column, right)) in xs.iter().zip(&taps) {
             let at = |dx: isize, dy: isize| value(mask, column + dx, row + dy);
             let upper = at(0, 0) + (at(1, 0) - at(0, 0)) * right;
@@ -35,7 +35,7 @@ pub(super) fn mask(canvas: &mut Canvas, masks: &Masks, mask: &Mask, line_width: 
         }
     }
     for contour in mask.contours() {
-        let center = |&[x, y]: &[usize; 2]| masks.to_picture([x as f32 + 0.5, y as f32 + 0.5]);
+        let center = |&[x, y]: &[usize; 2]| masks.picture_from_frame([x as f32 + 0.5, y as f32 + 0.5]);
         let points: Vec<[f32; 2]> = contour.iter().map(center).collect();
         canvas.polygon(&points, line_width, color);
     }

@@ -119,8 +119,8 @@ impl Reach {
         // The trace is no smaller than the larger variance.
         let variance = p.a + p.b + q.a + q.b;
         let reach = self.per_variance * (variance + 1.0);
-        // Also when one side is not a number.
-        !(dx * dx + dy * dy > reach)
+        let distance2 = dx * dx + dy * dy;
+        distance2 <= reach || distance2.is_nan()
     }
 }
 

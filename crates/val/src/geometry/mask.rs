@@ -84,6 +84,41 @@ impl Mask {
         if union == 0 { 0.0 } else { overlap as f64 / union as f64 }
     }
 
+    /// Takes the pixels of another mask of the same size away; a mask of another size changes nothing.
+    pub fn subtract(&mut self, other: &Self) {
+        if self.hw == other.hw {
+            self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
+            self.count();
+        }
+    }
+
+    /// Adds the pixels of another mask of the same size; a mask of another size changes nothing.
+    pub fn add(&mut self, other: &Self) {
+        if self.hw == other.hw {
+            self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+            self.count();
+        }
+    }
+
+    /// The mask at a quarter of its width and height, as a network for masks sees it.
+    ///
+    /// A pixel is inside if two of the four in the middle of its sixteen are.
+    #[must_use]
+    pub fn quartered(&self) -> Self {
+        let mut small = Self::new(self.hw.map(|side| side / 4));
+        let Some([x1, y1, x2, y2]) = self.bounds() else { return small };
+        for y in y1 / 4..y2.div_ceil(4).min(small.hw[0]) {
+            for x in x1 / 4..x2.div_ceil(4).min(small.hw[1]) {
+                let middle = [(1, 1), (2, 1), (1, 2), (2, 2)];
+                let n_inside = middle.iter().filter(|(u, v)| self.get(4 * x + u, 4 * y + v)).count();
+                if n_inside >= 2 {
+                    small.fill_row(y, x, x + 1);
+                }
+            }
+        }
+        small
+    }
+
     /// The bounding box `[x1, y1, x2, y2]` in whole pixels, if there is a pixel inside.
     #[must_use]
     pub fn bounds(&self) -> Option<[usize; 4]> {
@@ -168,6 +203,29 @@ mod tests {
         assert_eq!(Mask::new([2, 3]).bounds(), None);
         assert!(!a.get(3, 0) && !a.get(0, 2) && a.get(1, 1));
         assert_eq!(Mask::new([0, 0]).area(), 0);
+    }
+
+    #[test]
+    fn sums_and_differences() {
+        let (mut a, b) = (mask([2, 3], "##.##."), mask([2, 3], ".##.##"));
+        a.subtract(&b);
+        assert_eq!(a, mask([2, 3], "#..#.."));
+        a.add(&b);
+        assert_eq!((a.area(), a.clone()), (6, mask([2, 3], "######")));
+        a.subtract(&Mask::new([9, 9]));
+        a.add(&Mask::new([9, 9]));
+        assert_eq!(a.area(), 6);
+    }
+
+    #[test]
+    fn quarters_look_at_the_middle() {
+        let mut whole = Mask::new([9, 12]);
+        (0..4).for_each(|row| whole.fill_row(row, 2, 9));
+        whole.fill_row(5, 5, 6);
+        let small = whole.quartered();
+        // Half of the first pixel's middle is inside, all of the second's, none of the third's; one below is too few.
+        assert_eq!((small.hw(), small.area(), small.bounds()), ([2, 3], 2, Some([0, 0, 2, 1])));
+        assert_eq!(Mask::new([9, 12]).quartered().area(), 0);
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl ConfusionMatrix {
         *self.counts.entry((found, truth)).or_default() += 1;
     }
 
+    /// Adds what another matrix of as many classes has counted.
+    pub fn merge(&mut self, other: &Self) {
+        for (&pair, &count) in &other.counts {
+            *self.counts.entry(pair).or_default() += count;
+        }
+    }
+
     /// Counts the detections and labels of a picture.
     ///
     /// Pairs are made whatever their classes, by falling overlap; each detection and each label is in one pair at most.
@@ -114,5 +121,7 @@ mod tests {
         assert_eq!(matrix.count(1, matrix.background()), 1);
         assert_eq!(matrix.count(matrix.background(), 1), 1);
         assert_eq!(matrix.counts.values().sum::<u64>(), 4);
+        matrix.merge(&matrix.clone());
+        assert_eq!((matrix.count(0, 0), matrix.counts.values().sum::<u64>()), (2, 8));
     }
 }

@@ -31,7 +31,7 @@ impl PixelCounts {
     /// Counts the pixels of a picture. Labels that are no class, such as [`crate::dataset::IGNORED`], are passed over.
     ///
     /// Pixels beyond the end of the shorter one are left out.
-    pub fn add(&mut self, found: &[u8], truth: &[u8]) {
+    pub fn add(&mut self, found: &[u16], truth: &[u8]) {
         for (&found, &truth) in found.iter().zip(truth) {
             let (found, truth) = (usize::from(found), usize::from(truth));
             if truth >= self.classes.len() {
@@ -45,6 +45,13 @@ impl PixelCounts {
             if found == truth {
                 self.classes[truth][2] += 1;
             }
+        }
+    }
+
+    /// Adds what has been counted elsewhere, of as many classes.
+    pub fn merge(&mut self, other: &Self) {
+        for (counts, more) in self.classes.iter_mut().zip(&other.classes) {
+            counts.iter_mut().zip(more).for_each(|(count, more)| *count += more);
         }
     }
 
@@ -80,6 +87,8 @@ mod tests {
         // Class 0: one of three; class 1: two of three; class 2 is found where nothing is labelled; 3 is nowhere.
         assert_eq!(metrics.classes, [(2, Some(1.0 / 3.0)), (3, Some(2.0 / 3.0)), (0, None), (0, None)]);
         assert_eq!((metrics.mean_iou, metrics.accuracy, metrics.n_pixels), (0.5, 0.6, 5));
+        counts.merge(&counts.clone());
+        assert_eq!((counts.finish().mean_iou, counts.finish().n_pixels), (0.5, 10));
         assert_eq!(PixelCounts::new(1).finish().mean_iou, 0.0);
     }
 }

@@ -180,6 +180,18 @@ impl Model {
         self.inner.imgsz
     }
 
+    /// Where pictures are put in the network's input.
+    #[must_use]
+    pub fn placement(&self) -> Placement {
+        self.inner.fit.placement
+    }
+
+    /// The 8-bit value around pictures in the network's input.
+    #[must_use]
+    pub fn pad_value(&self) -> u8 {
+        self.inner.fit.pad_value
+    }
+
     /// The heads that the checkpoint holds.
     #[must_use]
     pub fn heads(&self) -> &'static [Head] {

@@ -29,6 +29,7 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Predict(Box<Predict>),
+    Val(Box<crate::val::args::Val>),
     Forward(Forward),
     Bench(Bench),
     Convert(Convert),
@@ -338,7 +339,8 @@ const MAX_WORKERS: usize = 256;
 /// More runs than this make no figure more certain.
 const MAX_RUNS: usize = 1_000_000;
 
-fn parse_imgsz(text: &str) -> Result<ImgSize, String> {
+/// A size of the network's input, `N` or `H,W`.
+pub fn parse_imgsz(text: &str) -> Result<ImgSize, String> {
     let side = |part: &str| match part.trim().parse::<usize>() {
         Ok(0) => Err("a side can't be 0".to_string()),
         Ok(side) if side > MAX_IMGSZ => Err(format!("{side} is more than {MAX_IMGSZ}")),
@@ -352,7 +354,8 @@ fn parse_imgsz(text: &str) -> Result<ImgSize, String> {
     }
 }
 
-fn parse_share(text: &str) -> Result<f32, String> {
+/// A number from 0 to 1.
+pub fn parse_share(text: &str) -> Result<f32, String> {
     match text.parse::<f32>() {
         Ok(value) if (0.0..=1.0).contains(&value) => Ok(value),
         Ok(_) => Err("expected a number from 0 to 1".into()),
@@ -360,7 +363,8 @@ fn parse_share(text: &str) -> Result<f32, String> {
     }
 }
 
-fn parse_count(text: &str) -> Result<usize, String> {
+/// A number of at least 1.
+pub fn parse_count(text: &str) -> Result<usize, String> {
     match text.parse::<usize>() {
         Ok(0) => Err("expected at least 1".into()),
         Ok(n) => Ok(n),
@@ -368,7 +372,8 @@ fn parse_count(text: &str) -> Result<usize, String> {
     }
 }
 
-fn parse_batch(text: &str) -> Result<usize, String> {
+/// A number of pictures.
+pub fn parse_batch(text: &str) -> Result<usize, String> {
     let n = parse_count(text)?;
     if n > MAX_BATCH { Err(format!("expected at most {MAX_BATCH}")) } else { Ok(n) }
 }
@@ -451,7 +456,8 @@ fn parse_precision(text: &str) -> Result<Precision, String> {
     }
 }
 
-fn parse_head(text: &str) -> Result<Head, String> {
+/// The name of a head.
+pub fn parse_head(text: &str) -> Result<Head, String> {
     match text {
         "auto" => Ok(Head::Auto),
         "one2many" => Ok(Head::OneToMany),

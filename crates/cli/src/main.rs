@@ -12,6 +12,7 @@ mod input;
 mod model;
 mod output;
 mod tensors;
+mod val;
 
 use std::process::ExitCode;
 

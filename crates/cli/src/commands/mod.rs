@@ -16,6 +16,7 @@ use crate::output::console;
 pub fn run(command: Command) -> Result<Outcome> {
     match command {
         Command::Predict(args) => predict::run(&args),
+        Command::Val(args) => crate::val::run(&args),
         Command::Forward(args) => forward::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Convert(args) => convert::run(&args),
@@ -26,7 +27,7 @@ pub fn run(command: Command) -> Result<Outcome> {
 }
 
 /// The input size to use, `[height, width]`: each side as asked for, rounded up to a multiple of the largest stride.
-fn input_size(asked: Option<ImgSize>, model: &ferroyolo::Model) -> [usize; 2] {
+pub fn input_size(asked: Option<ImgSize>, model: &ferroyolo::Model) -> [usize; 2] {
     let Some(ImgSize(asked)) = asked else { return model.imgsz() };
     let stride = model.stride().max(1);
     let sides = round_up(asked, stride);

@@ -11,3 +11,4 @@ mod sources;
 mod support;
 mod tasks;
 mod usage;
+mod val;

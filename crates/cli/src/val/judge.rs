@@ -1,0 +1,269 @@
+//! How right the results of one picture are.
+
+use ferroyolo::{Results, Task};
+use ferroyolo_val::dataset::{Labels, Object, Shape};
+use ferroyolo_val::geometry::{self, Mask, RotatedBox, area, box_iou, fill_polygon, oks, prob_iou};
+use ferroyolo_val::metrics::{ConfusionMatrix, ConfusionOptions, Found, Match, PixelCounts, match_picture};
+
+use super::fit::Fitted;
+use super::truth::Truth;
+use crate::error::{Error, Result};
+
+/// What a picture adds to the metrics.
+pub enum Score {
+    /// Of a network that finds objects.
+    Objects(Box<Objects>),
+    /// Of a classifier: the true class, and the answers, best first.
+    Class(usize, Vec<usize>),
+    /// Of a network for class maps.
+    Pixels(PixelCounts),
+}
+
+/// What is right among the objects found in a picture.
+pub struct Objects {
+    /// Classes of the labels.
+    pub truth: Vec<usize>,
+    /// Detections by overlap of boxes, turned ones where the network finds those.
+    pub boxes: Matches,
+    /// Detections by overlap of masks or likeness of poses.
+    pub shapes: Option<Matches>,
+    /// Which classes were taken for which, by overlap of boxes.
+    pub confusion: ConfusionMatrix,
+    /// What was found.
+    pub found: Vec<Detection>,
+    /// Label lines that repeat another.
+    pub n_duplicates: usize,
+    /// Whether there was no label file.
+    pub is_unlabelled: bool,
+}
+
+/// The detections of a picture, matched with its labels in two ways.
+pub struct Matches {
+    /// In the picture, where COCO's tools look: boxes end at its borders, and every pixel of a mask counts.
+    pub coco: Vec<Match>,
+    /// In the network's input, where Ultralytics looks: boxes may reach into the border, and masks are a quarter as wide
+    /// and high, with each pixel in the smallest label that has it.
+    pub ultralytics: Vec<Match>,
+}
+
+/// A detection in pixels of its picture.
+pub struct Detection {
+    /// Class and confidence.
+    pub found: Found,
+    /// The box `[x1, y1, x2, y2]`, within the picture.
+    pub xyxy: [f64; 4],
+    /// The same box where it may reach out of the picture.
+    pub xyxy_unclipped: [f64; 4],
+    /// What was found beyond the box.
+    pub extra: Extra,
+}
+
+/// What a detection says beyond its box.
+pub enum Extra {
+    /// Nothing.
+    None,
+    /// The turned box.
+    Rotated(RotatedBox),
+    /// The keypoints, with how sure the network is that each can be seen.
+    Keypoints(Vec<([f64; 2], f32)>),
+    /// The mask, in the size of the network's input.
+    Mask(Mask),
+}
+
+/// Compares what was found with what is true.
+///
+/// Errors if both are of different kinds, which no good network's results are.
+pub fn judge(results: &Results, fitted: &Fitted, truth: &Truth, n_classes: usize) -> Result<Score> {
+    match truth {
+        Truth::Objects(labels) => {
+            let found = detections(results, fitted)?;
+            Ok(Score::Objects(Box::new(judge_objects(results.task, found, fitted, labels, n_classes))))
+        }
+        Truth::Class(class) => {
+            let probs = results.probs.as_ref().ok_or_else(|| without("probabilities"))?;
+            Ok(Score::Class(*class, probs.top(5).map(|(class, _)| class).collect()))
+        }
+        Truth::Map(map) => {
+            let found = results.class_map.as_ref().ok_or_else(|| without("class map"))?;
+            // Both in the size in which the network saw the picture.
+            let ([height, width], [top, left]) = (fitted.scaled_hw, fitted.top_left);
+            let rows = found.classes().chunks_exact(found.shape()[1]).skip(top).take(height);
+            let inside: Vec<u16> = rows.flat_map(|row| &row[left..left + width]).copied().collect();
+            let mut counts = PixelCounts::new(n_classes);
+            counts.add(&inside, &map.resized(fitted.scaled_hw).classes);
+            Ok(Score::Pixels(counts))
+        }
+    }
+}
+
+fn without(what: &str) -> Error {
+    Error::failed(format!("the network gave no {what}"))
+}
+
+/// What was found, in pixels of the picture; masks stay as they are.
+fn detections(results: &Results, fitted: &Fitted) -> Result<Vec<Detection>> {
+    let [height, width] = fitted.orig_hw.map(|side| side as f64);
+    let to_picture = |xyxy: [f32; 4]| {
+        let ([x1, y1], [x2, y2]) =
+            (fitted.to_picture([xyxy[0], xyxy[1]]), fitted.to_picture([xyxy[2], xyxy[3]]));
+        [x1, y1, x2, y2]
+    };
+    let clipped = |[x1, y1, x2, y2]: [f64; 4]| {
+        [x1.clamp(0.0, width), y1.clamp(0.0, height), x2.clamp(0.0, width), y2.clamp(0.0, height)]
+    };
+    if let Some(obb) = &results.obb {
+        let rotated = obb.iter().map(|found| {
+            let [x, y, w, h, angle] = found.xywhr;
+            let [gain_y, gain_x] = fitted.gain_yx();
+            let wh = [f64::from(w) / gain_x, f64::from(h) / gain_y];
+            let turned = RotatedBox { xy: fitted.to_picture([x, y]), wh, angle: f64::from(angle) };
+            Detection {
+                found: Found { class: found.class, confidence: found.confidence },
+                xyxy: clipped(to_picture(found.xyxy())),
+                xyxy_unclipped: to_picture(found.xyxy()),
+                extra: Extra::Rotated(turned),
+            }
+        });
+        return Ok(rotated.collect());
+    }
+    let mut found = Vec::with_capacity(results.boxes.len());
+    for (idx, detection) in results.boxes.iter().enumerate() {
+        let extra = match results.task {
+            Task::Segment => {
+                let masks = results.masks.as_ref().ok_or_else(|| without("masks"))?;
+                let bitmap = masks.bitmap(idx).ok_or_else(|| without("mask for a box"))?;
+                Extra::Mask(Mask::from_values(masks.shape(), &bitmap, |pixel| *pixel != 0))
+            }
+            Task::Pose => {
+                let keypoints = results.keypoints.as_ref().and_then(|all| all.get(idx));
+                let points = keypoints.ok_or_else(|| without("keypoints for a box"))?.iter();
+                let point = |point: &ferroyolo::results::Keypoint| {
+                    (fitted.to_picture(point.xy), point.visible.unwrap_or(1.0))
+                };
+                Extra::Keypoints(points.map(point).collect())
+            }
+            _ => Extra::None,
+        };
+        found.push(Detection {
+            found: Found { class: detection.class, confidence: detection.confidence },
+            xyxy: clipped(to_picture(detection.xyxy)),
+            xyxy_unclipped: to_picture(detection.xyxy),
+            extra,
+        });
+    }
+    Ok(found)
+}
+
+fn judge_objects(
+    task: Task,
+    detections: Vec<Detection>,
+    fitted: &Fitted,
+    labels: &Labels,
+    n_classes: usize,
+) -> Objects {
+    let objects = &labels.objects;
+    let truth: Vec<usize> = objects.iter().map(|object| object.class).collect();
+    let found: Vec<Found> = detections.iter().map(|detection| detection.found).collect();
+    let [height, width] = fitted.orig_hw.map(|side| side as f64);
+    let pixels = |object: &Object| {
+        let [x1, y1, x2, y2] = object.xyxy;
+        [x1 * width, y1 * height, x2 * width, y2 * height]
+    };
+    let boxes: Vec<[f64; 4]> = objects.iter().map(pixels).collect();
+
+    let turned: Vec<Option<RotatedBox>> = objects
+        .iter()
+        .map(|object| match object.shape {
+            Shape::Oriented(corners) => {
+                Some(RotatedBox::around(corners.map(|[x, y]| [x * width, y * height])))
+            }
+            _ => None,
+        })
+        .collect();
+    let box_overlap = |detection: usize, object: usize| match (&detections[detection].extra, &turned[object])
+    {
+        (Extra::Rotated(found), Some(truth)) => prob_iou(truth, found),
+        _ => box_iou(detections[detection].xyxy, boxes[object]),
+    };
+    let unclipped_overlap = |detection: usize, object: usize| match &detections[detection].extra {
+        Extra::Rotated(_) => box_overlap(detection, object),
+        _ => box_iou(detections[detection].xyxy_unclipped, boxes[object]),
+    };
+
+    let shapes = match task {
+        Task::Segment => Some(by_masks(&detections, &found, objects, fitted)),
+        Task::Pose => {
+            let scaled: Vec<Vec<Option<[f64; 2]>>> =
+                objects.iter().map(|object| points(object, [height, width])).collect();
+            let sigmas = geometry::sigmas(scaled.first().map_or(0, Vec::len));
+            let likeness = |detection: usize, object: usize| match &detections[detection].extra {
+                Extra::Keypoints(found) => {
+                    let found: Vec<[f64; 2]> = found.iter().map(|(xy, _)| *xy).collect();
+                    oks(&scaled[object], &found, area(boxes[object]), &sigmas)
+                }
+                _ => 0.0,
+            };
+            let coco = match_picture(&found, &truth, likeness);
+            Some(Matches { ultralytics: coco.clone(), coco })
+        }
+        _ => None,
+    };
+    let mut confusion = ConfusionMatrix::new(n_classes);
+    confusion.add_picture(&ConfusionOptions::default(), &found, &truth, box_overlap);
+    Objects {
+        boxes: Matches {
+            coco: match_picture(&found, &truth, box_overlap),
+            ultralytics: match_picture(&found, &truth, unclipped_overlap),
+        },
+        shapes,
+        confusion,
+        n_duplicates: labels.n_duplicates,
+        is_unlabelled: labels.is_missing,
+        found: detections,
+        truth,
+    }
+}
+
+/// Matches by overlap of masks, in the size of the network's input and in a quarter of it.
+fn by_masks(detections: &[Detection], found: &[Found], objects: &[Object], fitted: &Fitted) -> Matches {
+    let hw = fitted.image.shape();
+    let filled = |object: &Object| match &object.shape {
+        Shape::Polygon(corners) => {
+            let corners: Vec<_> = corners.iter().map(|&corner| fitted.shares_to_input(corner)).collect();
+            fill_polygon(&corners, hw)
+        }
+        _ => Mask::new(hw),
+    };
+    let labelled: Vec<Mask> = objects.iter().map(filled).collect();
+    let none = Mask::new(hw);
+    let masks: Vec<&Mask> = detections
+        .iter()
+        .map(|detection| match &detection.extra {
+            Extra::Mask(mask) => mask,
+            _ => &none,
+        })
+        .collect();
+    let truth: Vec<usize> = objects.iter().map(|object| object.class).collect();
+    let coco = match_picture(found, &truth, |detection, object| labelled[object].iou(masks[detection]));
+
+    let mut small: Vec<Mask> = labelled.iter().map(Mask::quartered).collect();
+    let mut by_area: Vec<usize> = (0..small.len()).collect();
+    by_area.sort_by_key(|&idx| small[idx].area());
+    let mut covered = Mask::new(none.quartered().hw());
+    for idx in by_area {
+        let whole = small[idx].clone();
+        small[idx].subtract(&covered);
+        covered.add(&whole);
+    }
+    let found_small: Vec<Mask> = masks.iter().map(|mask| mask.quartered()).collect();
+    let ultralytics =
+        match_picture(found, &truth, |detection, object| small[object].iou(&found_small[detection]));
+    Matches { coco, ultralytics }
+}
+
+/// The labelled keypoints of an object in pixels.
+fn points(object: &Object, [height, width]: [f64; 2]) -> Vec<Option<[f64; 2]>> {
+    let Shape::Keypoints(points) = &object.shape else { return Vec::new() };
+    let scaled = |[x, y]: [f64; 2]| [x * width, y * height];
+    points.iter().map(|point| point.is_labelled.then(|| scaled(point.xy))).collect()
+}

@@ -21,7 +21,7 @@
 //! - A job that runs on a thread can't be stopped. At its deadline, or when it is cancelled, its ticket has its outcome at
 //!   once; the worker goes on, and what it gives in the end is dropped and counted.
 //! - [`close`](TaskQueue::close) ends: what was accepted runs, nothing else does. Dropping the queue closes it, answers
-//!   what still waits with [`JobError::Closed`](crate::JobError::Closed), and waits for the handlers that run.
+//!   what still waits with [`JobError::Closed`], and waits for the handlers that run.
 //!
 //! A handler that submits to its own queue and waits for the outcome may wait for ever, since all workers may be doing
 //! the same.

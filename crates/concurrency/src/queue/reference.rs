@@ -10,7 +10,7 @@ use super::core::{Claim, Claimed, Core};
 use super::submit::Rejected;
 use crate::error::JobError;
 use crate::metrics::FailureKind;
-use crate::sync::Deadline;
+use crate::sync::{Deadline, lock};
 
 const N_CASES: u32 = 10_000;
 const MAX_STEPS: usize = 60;
@@ -251,7 +251,7 @@ impl Pair<'_> {
                 assert_eq!(requeued, self.reference.retry((*id, *attempt)));
             }
             Step::Pass(which) if n_jobs > 0 => {
-                *self.clocks[which % n_jobs].lock().unwrap() = true;
+                *lock(&self.clocks[which % n_jobs]) = true;
                 self.reference.jobs[which % n_jobs].is_late = true;
             }
             Step::Expire => {

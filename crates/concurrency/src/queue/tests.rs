@@ -24,20 +24,20 @@ fn gated(capacity: usize) -> (TaskQueue<u32, u32>, Gated) {
         .capacity(capacity)
         .start(move |_| {
             let say_begun = say_begun.clone();
-            let wait_go = wait_go.lock().unwrap().take().expect("built once");
+            let wait_go = lock(&wait_go).take().expect("built once");
             Ok::<_, String>(move |n: u32| {
-                say_begun.send(n).unwrap();
+                say_begun.send(n).expect("the test listens");
                 // An error means that the test has ended and lets everything go.
                 let _ = wait_go.recv();
                 Ok::<_, String>(2 * n)
             })
         })
-        .unwrap();
+        .expect("it starts");
     (queue, Gated { begun, go })
 }
 
 fn squares() -> TaskQueue<u64, u64> {
-    TaskQueue::builder().workers(3).start(|_| Ok::<_, String>(|n| Ok::<_, String>(n * n))).unwrap()
+    TaskQueue::builder().workers(3).start(|_| Ok::<_, String>(|n| Ok::<_, String>(n * n))).expect("it starts")
 }
 
 #[test]
@@ -191,10 +191,10 @@ fn a_failed_start_leaves_nothing_behind() {
         if worker_idx == 1 {
             Err("no such model")
         } else {
-            Ok(move |()| Ok::<_, String>(drop(Arc::clone(&held))))
+            Ok(move |()| Ok::<_, String>(Arc::strong_count(&held)))
         }
     });
-    let error = started.err().expect("worker 1 has no instance");
+    let error = started.expect_err("worker 1 has no instance");
     assert_eq!(error.to_string(), "no instance could be built for worker 1: the job failed: no such model");
     assert_eq!(Arc::strong_count(&witness), 1, "an instance or the factory is left");
 }
@@ -371,7 +371,7 @@ fn a_handler_may_drop_its_own_queue() {
     let queue = TaskQueue::builder()
         .start(move |_| {
             let take_queue = take_queue.lock().unwrap().take().expect("built once");
-            Ok::<_, String>(move |()| Ok::<_, String>(drop(take_queue.recv())))
+            Ok::<_, String>(move |()| take_queue.recv().map(drop))
         })
         .unwrap();
     let ticket = queue.submit(()).unwrap();

@@ -34,24 +34,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         L13_CLOSE,
     ),
     defect(
-        "roster-close-not-told-to-the-plan",
-        "a worker that dies after the close is replaced",
-        [ROSTER, "        state.supervisor.close();\n", ""],
-        Suite::Loom,
-        L13_CLOSE,
-    ),
-    defect(
-        "roster-started-too-late-is-kept",
-        "a worker whose start crossed the close lives on",
-        [
-            ROSTER,
-            "state.slots[slot].heard = now;\n        if state.is_closed {",
-            "state.slots[slot].heard = now;\n        if false {",
-        ],
-        Suite::Loom,
-        L13_CLOSE,
-    ),
-    defect(
         "roster-death-not-told",
         "a driver waits for the answer of a dead worker for ever",
         [

@@ -20,7 +20,7 @@ pub enum JobError {
     Timeout,
     /// The job was cancelled by its submitter.
     Cancelled,
-    /// The queue was dropped, or drained with a time limit, before the job's turn came.
+    /// The queue was dropped, or drained with a time limit, before the job was done. It may have begun.
     Closed,
     /// The worker process died while it ran this job, at this attempt and no attempt was left.
     Crashed {
@@ -62,7 +62,7 @@ impl fmt::Display for JobError {
             JobError::Panicked(message) => write!(f, "the job's handler panicked: {message}"),
             JobError::Timeout => f.write_str("the job's deadline passed"),
             JobError::Cancelled => f.write_str("the job was cancelled"),
-            JobError::Closed => f.write_str("the queue was closed before the job's turn"),
+            JobError::Closed => f.write_str("the queue was closed before the job was done"),
             JobError::Crashed { signal, code, attempt, stderr } => {
                 match (signal, code) {
                     (Some(signal), _) => write!(f, "the worker was killed by signal {signal}")?,

@@ -39,6 +39,7 @@ use std::error::Error;
 use std::fmt;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
 use std::sync::{Arc, Weak};
 
 use crate::Factory;
@@ -141,6 +142,14 @@ where
     }
 }
 
+impl<F: Factory> Drop for PerThread<F> {
+    fn drop(&mut self) {
+        // Here, and not in a thread that happens to end now and holds the list for a moment.
+        let instances = mem::take(&mut *lock(&self.slots.by_thread));
+        drop(instances);
+    }
+}
+
 impl<F: Factory> fmt::Debug for PerThread<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n_instances = lock(&self.slots.by_thread).len();
@@ -186,6 +195,8 @@ impl Drop for ExitList {
         let me = thread::current().id();
         for slots in mem::take(&mut *self.0.borrow_mut()).iter().filter_map(Weak::upgrade) {
             slots.evict(me);
+            // This may be the last one: its owner was dropped meanwhile, and has emptied it.
+            drop(slots);
         }
     }
 }
@@ -200,7 +211,10 @@ fn watch_exit<I: Send + 'static>(slots: &Arc<Slots<I>>) -> bool {
     let add = |list: &ExitList| {
         let mut list = list.0.borrow_mut();
         list.retain(|slots| slots.strong_count() > 0);
-        list.push(weak);
+        // A thread whose instance was dropped after a panic is on the list already.
+        if !list.iter().any(|slots| ptr::addr_eq(slots.as_ptr(), weak.as_ptr())) {
+            list.push(weak);
+        }
     };
     EXIT_LIST.try_with(add).is_ok()
 }
@@ -227,6 +241,30 @@ mod tests {
         fn drop(&mut self) {
             self.0.fetch_sub(1, Ordering::SeqCst);
         }
+    }
+
+    #[test]
+    fn a_thread_stands_once_on_its_list_however_often_it_panics() {
+        let numbers = PerThread::new(|| Ok::<_, Infallible>(0));
+        let others = EXIT_LIST.with(|list| list.0.borrow().len());
+        for _ in 0..100 {
+            let call = || numbers.with(|_| resume_unwind(Box::new("on purpose")));
+            let ended: Result<Result<(), _>, _> = catch_unwind(AssertUnwindSafe(call));
+            assert!(ended.is_err());
+        }
+        assert_eq!(EXIT_LIST.with(|list| list.0.borrow().len()), others + 1);
+    }
+
+    #[test]
+    fn instances_end_with_their_owner_while_threads_live_on() {
+        let n_alive = Arc::new(AtomicUsize::new(0));
+        let owned = PerThread::new(|| Ok::<_, Infallible>(Counted::new(&n_alive)));
+        owned.with(|_| ()).expect("it is made");
+        // A thread that ends holds the list of instances for a moment.
+        let held = Arc::clone(&owned.slots);
+        drop(owned);
+        assert_eq!(n_alive.load(Ordering::SeqCst), 0);
+        drop(held);
     }
 
     #[test]

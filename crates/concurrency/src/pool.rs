@@ -9,7 +9,9 @@
 //! **It promises**
 //! - an instance has one borrower at a time, and there are never more than `n`;
 //! - who comes first is served first; nobody who comes later takes an instance from somebody who waits;
-//! - an instance whose borrower panicked is dropped, never lent again; another is made in its place when needed;
+//! - an instance whose borrower panicked past its guard, or inside [`Pool::with`], is dropped, never lent again; another
+//!   is made in its place when needed. A borrower that catches the panic itself, with the guard still in hand, calls
+//!   [`PoolGuard::discard`];
 //! - a failure or a panic of the factory is its caller's alone: the right to make an instance passes on to the next;
 //! - no lock is held while a caller's code runs: neither the factory, nor the closure, nor a destructor;
 //! - a thread that holds all instances and asks for one more gets [`PoolError::Reentrant`] rather than a deadlock.

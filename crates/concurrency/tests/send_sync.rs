@@ -6,10 +6,16 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::MutexGuard;
 
+#[cfg(feature = "engine")]
+use ferroyolo_concurrency::engine;
+use ferroyolo_concurrency::metrics::{FailureKind, Failures, Histogram, Workers};
+use ferroyolo_concurrency::process::signals::{Request, Shutdown};
+use ferroyolo_concurrency::process::worker::{ServeError, Worker};
+use ferroyolo_concurrency::process::{Limits, RestartPolicy, Stderr, WorkerCommand};
 use ferroyolo_concurrency::{
     Canceller, DrainReport, JobError, LockError, LockMetrics, Locked, Metrics, OnceError, OnceInit,
     PerThread, PerThreadError, Pool, PoolError, PoolGuard, ProcessPool, Rejected, StartError, SubmitOptions,
-    TaskQueue, Ticket,
+    TaskQueue, Ticket, process, queue,
 };
 
 /// Asks whether `T` is `Send` or `Sync`: a constant of the type itself goes before one of a trait, where its bound holds.
@@ -82,6 +88,38 @@ hold! {
     DrainReport: true true,
     Metrics: true true,
     LockMetrics: true true,
+    Workers: true true,
+    FailureKind: true true,
+    Failures: true true,
+    Histogram: true true,
+
+    queue::Builder: true true,
+    process::Builder: true true,
+    process::StartError: true true,
+    WorkerCommand: true true,
+    Limits: true true,
+    Stderr: true true,
+    RestartPolicy: true true,
+    Worker: true true,
+    ServeError: true true,
+    Shutdown: true true,
+    Request: true true,
+}
+
+#[cfg(feature = "engine")]
+hold! {
+    engine::Sessions: true true,
+    engine::Policy: true true,
+    engine::Predictor: true true,
+    engine::PredictError: true true,
+    engine::Picture: true true,
+    engine::ProcessPredictor: true true,
+    engine::PredictTicket: true true,
+    engine::PictureError: true true,
+    engine::SubmitError: true true,
+    Locked<ferroyolo::Session>: true true,
+    Pool<engine::Sessions>: true true,
+    PerThread<engine::Sessions>: true true,
 }
 
 #[test]

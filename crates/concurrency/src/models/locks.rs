@@ -22,14 +22,26 @@ impl Inside {
     }
 }
 
+/// The payload of the panics that models mean to have.
+struct Planned;
+
 /// Ends the closure it is called in like a panic, without a message on standard error.
 fn fail() -> ! {
-    resume_unwind(Box::new("a panic of the model"))
+    resume_unwind(Box::new(Planned))
 }
 
-/// Whether `call` panicked.
+/// What `call` returned; `None` if it ended by [`fail`]. Other panics are assertions and go on.
+fn unless_failed<R>(call: impl FnOnce() -> R) -> Option<R> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => Some(result),
+        Err(panic) if panic.is::<Planned>() => None,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+/// Whether `call` ended by [`fail`].
 fn panics<R>(call: impl FnOnce() -> R) -> bool {
-    catch_unwind(AssertUnwindSafe(call)).is_err()
+    unless_failed(call).is_none()
 }
 
 fn spawn<S: Send + Sync + 'static>(
@@ -399,18 +411,24 @@ mod shuttle {
         let shared = Arc::new(Shared::default());
         run_threads(&shared, |shared, thread| {
             for call in 0..N_CALLS {
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let fails = (thread + call) % 4 == 0;
+                let outcome = unless_failed(|| {
                     shared.value.with(|is_broken| {
                         assert!(!*is_broken, "a broken value was handed out");
                         shared.inside.visit();
-                        if (thread + call) % 4 == 0 {
+                        if fails {
                             *is_broken = true;
                             fail();
                         }
                     })
-                }));
-                if outcome.is_ok_and(|result| result == Err(LockError::Poisoned)) {
-                    shared.value.recover(|is_broken| *is_broken = false).expect("no re-entrance");
+                });
+                match outcome {
+                    None => assert!(fails, "nobody failed"),
+                    Some(Ok(())) => assert!(!fails, "the failure was lost"),
+                    Some(Err(error)) => {
+                        assert_eq!(error, LockError::Poisoned);
+                        shared.value.recover(|is_broken| *is_broken = false).expect("no re-entrance");
+                    }
                 }
                 shared.n_done.fetch_add(1, Ordering::SeqCst);
             }
@@ -454,17 +472,22 @@ mod shuttle {
         let shared = Arc::new(Shared(Pool::new(Numbered::failing(3), n), AtomicUsize::new(0)));
         run_threads(&shared, |Shared(pool, n_lent), thread| {
             for call in 0..N_CALLS {
-                let outcome = catch_unwind(AssertUnwindSafe(|| {
+                let fails = (thread + call) % 4 == 0;
+                let outcome = unless_failed(|| {
                     pool.with(|_| {
                         assert!(n_lent.fetch_add(1, Ordering::SeqCst) < 2, "more lent than there are");
                         thread::yield_now();
                         n_lent.fetch_sub(1, Ordering::SeqCst);
-                        if (thread + call) % 4 == 0 {
+                        if fails {
                             fail();
                         }
                     })
-                }));
-                assert!(matches!(outcome, Err(_) | Ok(Ok(()) | Err(PoolError::Make(())))), "{outcome:?}");
+                });
+                match outcome {
+                    None => assert!(fails, "nobody failed"),
+                    Some(Ok(())) => assert!(!fails, "the failure was lost"),
+                    Some(Err(error)) => assert!(matches!(error, PoolError::Make(())), "{error:?}"),
+                }
             }
         });
         let Shared(pool, _) = &*shared;

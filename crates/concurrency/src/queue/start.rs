@@ -88,7 +88,8 @@ impl Builder {
         let core = Arc::new(Core::new(name.clone(), capacity, n_workers));
         let factory = Arc::new(factory);
         let gate = Arc::new(Gate::new(n_workers));
-        let mut threads = Vec::with_capacity(n_workers + 1);
+        // Grows as threads start: a number of workers that can't be had is an error of the system's.
+        let mut threads = Vec::new();
         let mut failed = None;
         for worker_idx in 0..n_workers {
             let (core, factory, gate) = (Arc::clone(&core), Arc::clone(&factory), Arc::clone(&gate));

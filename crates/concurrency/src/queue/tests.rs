@@ -239,9 +239,10 @@ fn a_running_job_is_cancelled_at_once_and_its_result_dropped() {
 #[test]
 fn a_running_job_times_out_while_its_handler_goes_on() {
     let (queue, gated) = gated(2);
-    let options = SubmitOptions::new().deadline(Duration::from_millis(5));
+    // Long enough for an idle worker to begin, also on a busy machine.
+    let options = SubmitOptions::new().deadline(Duration::from_secs(1));
     let ticket = queue.submit_with(1, options).unwrap();
-    assert_eq!(gated.begun.recv(), Ok(1));
+    assert_eq!(gated.begun.recv_timeout(NEVER), Ok(1));
     assert!(matches!(ticket.wait(), Err(JobError::Timeout)), "the handler was never let go");
     gated.go.send(()).unwrap();
     gated.go.send(()).unwrap();
@@ -253,6 +254,23 @@ fn a_running_job_times_out_while_its_handler_goes_on() {
     let metrics = queue.metrics();
     assert_eq!(metrics.late_replies_dropped, 1);
     assert_eq!(metrics.jobs_failed.of(FailureKind::Timeout), 1);
+}
+
+#[test]
+fn an_earlier_deadline_comes_before_the_one_that_is_waited_for() {
+    let (queue, gated) = gated(3);
+    let running = queue.submit(1).unwrap();
+    assert_eq!(gated.begun.recv(), Ok(1));
+    let soon = || SubmitOptions::new().deadline(Duration::from_millis(5));
+    let far = queue.submit_with(2, SubmitOptions::new().deadline(NEVER)).unwrap();
+    // After the first of these the timer sleeps until the far deadline; the second has to wake it.
+    for job in [3, 4] {
+        let ticket = queue.submit_with(job, soon()).unwrap();
+        let outcome = ticket.wait_timeout(Duration::from_secs(60)).expect("the timer woke up");
+        assert!(matches!(outcome, Err(JobError::Timeout)), "{outcome:?}");
+    }
+    drop(gated.go);
+    assert_eq!((running.wait().unwrap(), far.wait().unwrap()), (2, 4));
 }
 
 #[test]

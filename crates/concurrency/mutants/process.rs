@@ -18,7 +18,6 @@ const FRAME: &str = "src/process/frame.rs";
 
 const L13_CLOSE: &str = "models::process::loom::loom_l13_worker_started_after_the_close";
 const L13_DRIVER: &str = "models::process::loom::loom_l13_driver_left_asleep";
-const L13_DEADLINE: &str = "models::process::loom::loom_l13_answer_and_deadline_both_counted";
 const L13_DEAD: &str = "models::process::loom::loom_l13_answer_of_a_dead_worker_taken";
 const PROBE: &str =
     "process::supervisor::tests::a_healthy_probe_closes_the_circuit_and_a_dead_one_opens_it_again";
@@ -51,17 +50,6 @@ pub(super) const MUTANTS: &[Mutant] = &[
         [ROSTER, "if slot.job.take().is_some() {", "if slot.job.take().is_some() && death.is_blameless {"],
         Suite::Loom,
         L13_DRIVER,
-    ),
-    defect(
-        "roster-answer-after-deadline",
-        "a job that has timed out is answered as well",
-        [
-            ROSTER,
-            "slot.last = slot.job.take().map(|job| job.tag);",
-            "slot.last = slot.job.as_ref().map(|job| job.tag);",
-        ],
-        Suite::Loom,
-        L13_DEADLINE,
     ),
     defect(
         "roster-incarnation-not-checked",

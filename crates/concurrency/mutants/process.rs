@@ -63,7 +63,7 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "workers that die at once are started for ever",
         [
             SUPERVISOR,
-            "let too_many = self.failures.len() > budget;",
+            "let too_many = self.failures.len() > budget || all_fail;",
             "let too_many = self.failures.len() > 2 * budget + 9;",
         ],
         Suite::Unit,

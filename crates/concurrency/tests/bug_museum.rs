@@ -135,7 +135,7 @@ fn two_threads_race_the_first_call() {
             });
         }
     });
-    assert_eq!(n_made.into_inner(), 1);
+    assert_eq!(n_made.load(Ordering::SeqCst), 1);
 }
 
 /// ultralytics #2273: models that were made apart got in each other's way, because something beneath was shared.

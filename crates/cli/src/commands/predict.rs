@@ -26,7 +26,7 @@ const MAX_DECODERS: usize = 4;
 
 /// Runs the network over all sources.
 pub fn run(args: &Predict) -> Result<Outcome> {
-    let staffing = Staffing::of(args.policy, args.workers, args.model.threads);
+    let staffing = Staffing::of(args.policy, args.workers, args.model.threads).with_batch(args.batch);
     let loaded = model::load(&args.model, staffing.threads, args.quiet)?;
     let options = options(args, &loaded.model)?;
     let sources = sources::find(&args.source);

@@ -74,6 +74,8 @@ pub struct Staffing {
     pub n_workers: usize,
     /// Threads of the network for each; all CPUs if absent.
     pub threads: Option<usize>,
+    /// Pictures in a batch, at most.
+    pub batch: usize,
 }
 
 impl Staffing {
@@ -86,6 +88,11 @@ impl Staffing {
         Staffing::on(n_cpus, policy, workers, threads)
     }
 
+    /// The same with batches of another size.
+    pub fn with_batch(self, batch: usize) -> Staffing {
+        Staffing { batch, ..self }
+    }
+
     fn on(
         n_cpus: usize,
         policy: Option<Sharing>,
@@ -96,7 +103,7 @@ impl Staffing {
         let n_workers = workers.unwrap_or(if policy.is_some() { n_cpus } else { 1 });
         let at_a_time = if sharing == Sharing::Threads(Policy::Locked) { 1 } else { n_workers };
         let threads = threads.or_else(|| (at_a_time > 1).then(|| (n_cpus / at_a_time).max(1)));
-        Staffing { sharing, n_workers, threads }
+        Staffing { sharing, n_workers, threads, batch: 1 }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use ferroyolo::{PredictOptions, Results};
+use ferroyolo_concurrency::JobError;
 use ferroyolo_concurrency::engine::{self, PredictTicket, ProcessPredictor};
 use ferroyolo_concurrency::process::{ProcessPool, WorkerCommand};
 
@@ -11,8 +12,14 @@ use crate::args::{ModelArgs, model_args};
 use crate::error::{Error, Result};
 use crate::input::pipeline::{Decode, Item, Picture, decode, keep};
 
-/// How long one attempt at a batch may take. Far more than any network needs, far less than for ever.
+/// How long one attempt may take for each picture of its batch. Far more than any network needs, far less than for ever.
 const DEADLINE: Duration = Duration::from_secs(300);
+
+/// How long a worker may take to load the model: several may convert a large checkpoint on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// Bytes that a message may have. Maps and masks of the largest pictures fit; memory grows only as bytes arrive.
+const MAX_MESSAGE: usize = 1 << 30;
 
 /// Processes with a queue before them.
 pub struct ProcessCrew {
@@ -38,7 +45,9 @@ impl ProcessCrew {
             .name("predict")
             .workers(staffing.n_workers)
             .capacity(staffing.n_workers)
-            .deadline(DEADLINE)
+            .deadline(DEADLINE.saturating_mul(u32::try_from(staffing.batch).unwrap_or(u32::MAX)))
+            .start_timeout(START_TIMEOUT)
+            .max_frame(MAX_MESSAGE)
             .start()
             .map_err(|error| Error::named("can't start the workers", error))?;
         Ok(Self { predictor: ProcessPredictor::new(pool), options: options.clone(), wants_images })
@@ -59,10 +68,17 @@ impl ProcessCrew {
         self.predictor.submit(pictures, &self.options).map_err(|error| Error::failed(error.to_string()))
     }
 
+    /// What became of a job, with the reason why there are no workers, if that is it.
+    fn failed(&self, error: &JobError) -> Error {
+        match (error, self.pool().last_failure()) {
+            (JobError::CircuitOpen, Some(why)) => Error::failed(format!("{error}; the last one: {why}")),
+            _ => Error::failed(error.to_string()),
+        }
+    }
+
     /// One outcome for each picture: if the batch as a whole fails, each picture is sent alone.
     fn wait(&self, pictures: &[engine::Picture], ticket: Result<PredictTicket>) -> Vec<Result<Results>> {
-        let outcome =
-            ticket.and_then(|ticket| ticket.wait().map_err(|error| Error::failed(error.to_string())));
+        let outcome = ticket.and_then(|ticket| ticket.wait().map_err(|error| self.failed(&error)));
         match outcome {
             Ok(results) => {
                 let told = |results: std::result::Result<_, engine::PictureError>| {

@@ -1,6 +1,8 @@
 //! Threads of this process that share a model.
 
+use std::error::Error as StdError;
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use ferroyolo_concurrency::{AppError, JobError, TaskQueue, Ticket};
 
 use super::{Crew, Policy, Predicted};
 use crate::error::{Error, Result};
-use crate::input::pipeline::{Decode, Picture, decode};
+use crate::input::pipeline::{Decode, Picture, decode, describe};
 
 /// Threads with a queue before them.
 pub struct ThreadCrew {
@@ -80,18 +82,19 @@ fn predict_batch(
 }
 
 /// One outcome for each image: if the batch as a whole fails, each image is tried alone.
-fn predict_each(
-    predictor: &Predictor,
-    options: &PredictOptions,
-    images: &[&Image],
-) -> Vec<std::result::Result<Results, ferroyolo_concurrency::engine::PredictError>> {
+fn predict_each(predictor: &Predictor, options: &PredictOptions, images: &[&Image]) -> Vec<Result<Results>> {
     if images.is_empty() {
         return Vec::new();
     }
-    match predictor.predict(images, options) {
-        Ok(results) => results.into_iter().map(Ok).collect(),
-        Err(error) if images.len() == 1 => vec![Err(error)],
-        Err(_) => images.iter().flat_map(|&image| predict_each(predictor, options, &[image])).collect(),
+    let error = match catch_unwind(AssertUnwindSafe(|| predictor.predict(images, options))) {
+        Ok(Ok(results)) => return results.into_iter().map(Ok).collect(),
+        Ok(Err(error)) => Error::from(Box::<dyn StdError + Send + Sync>::from(error)),
+        // The predictor does not use the session again.
+        Err(panic) => Error::failed(describe(&*panic)),
+    };
+    match images {
+        [_] => vec![Err(error)],
+        _ => images.iter().flat_map(|&image| predict_each(predictor, options, &[image])).collect(),
     }
 }
 

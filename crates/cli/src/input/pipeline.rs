@@ -160,7 +160,8 @@ fn finish<T>(item: Item, decode: Decode<T>) -> Picture<T> {
     Picture { path, image }
 }
 
-fn describe(panic: &(dyn Any + Send)) -> String {
+/// What a panic said.
+pub fn describe(panic: &(dyn Any + Send)) -> String {
     let message =
         panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("panicked: {}", message.unwrap_or("no message"))

@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::{Place, demo};
 
 const POLICIES: [&str; 5] = ["shared", "locked", "per-thread", "pool", "process"];
 
@@ -90,8 +90,13 @@ fn the_first_signal_drains_and_leaves_no_process() {
             place.picture("a.png", 320, 240);
             let mut run = Fed::start(&place, &["--policy", policy, "--workers", "2"]);
             run.ask("a.png");
+            // One worker has answered; the other may still be on its way.
+            let expected = if policy == "process" { 2 } else { 0 };
+            while run.workers().len() < expected {
+                std::thread::yield_now();
+            }
             let workers = run.workers();
-            assert_eq!(workers.len(), if policy == "process" { 2 } else { 0 }, "{policy}");
+            assert_eq!(workers.len(), expected, "{policy}");
             signal(name, run.child.id());
             // Its standard input stays open: it is the signal that ends it.
             let stderr = run.wait(&[code]);
@@ -122,11 +127,24 @@ fn a_second_signal_ends_at_once_and_leaves_no_process() {
 }
 
 #[test]
+fn a_worker_that_nobody_started_says_so() {
+    Place::new().run(&["worker"]).expect(1).says(&["not started by a pool"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
 fn a_model_that_workers_cannot_load_is_told() {
     let place = Place::new();
+    place.picture("a.png", 320, 240);
+    place.write("a.safetensors", &demo());
+    let mut run = Fed::start(&place, &["-m", "a.safetensors", "--policy", "process", "--workers", "1"]);
+    assert!(run.ask("a.png")["results"].is_array());
     place.write("a.safetensors", b"no model");
-    let run = place.run(&["worker", "-m", "a.safetensors"]).expect(1);
-    run.says(&["not started by a pool"]);
+    signal("KILL", run.workers()[0]);
+    let line = run.ask("a.png");
+    let error = line["error"].as_str().expect("an error");
+    assert!(error.contains("could not take jobs") && error.contains("a.safetensors"), "{error}");
+    run.end(1);
 }
 
 #[test]

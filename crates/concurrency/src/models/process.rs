@@ -72,6 +72,7 @@ const POLICY: RestartPolicy = RestartPolicy {
     max_backoff: Duration::ZERO,
     budget: 100,
     window: Duration::MAX,
+    in_a_row: u32::MAX,
     cool_down: Duration::MAX,
     healthy_after: Duration::MAX,
 };

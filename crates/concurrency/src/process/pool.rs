@@ -17,6 +17,7 @@ use super::roster::{Action, Clock, Patience, Roster};
 use super::settings::Settings;
 use super::stderr::Stderr;
 use super::supervisor::RestartPolicy;
+use super::worker;
 use crate::error::JobError;
 use crate::metrics::Metrics;
 use crate::queue::core::Core;
@@ -72,6 +73,9 @@ pub enum StartError {
     },
     /// The operating system started no thread.
     Thread(io::Error),
+    /// This process is a worker itself, and has not called [`worker::serve`](super::worker::serve): if it started workers
+    /// of its own program, each of them would do the same.
+    InsideWorker,
 }
 
 impl fmt::Display for StartError {
@@ -84,6 +88,9 @@ impl fmt::Display for StartError {
                  more, the second more than the first"
             ),
             StartError::Thread(error) => write!(f, "no thread could be started: {error}"),
+            StartError::InsideWorker => f.write_str(
+                "this process is a worker of a pool, and has to call worker::serve before it starts a pool of its own",
+            ),
         }
     }
 }
@@ -91,7 +98,7 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            StartError::Zero(_) | StartError::Silence { .. } => None,
+            StartError::Zero(_) | StartError::Silence { .. } | StartError::InsideWorker => None,
             StartError::Thread(error) => Some(error),
         }
     }
@@ -190,6 +197,9 @@ impl Builder {
     }
 
     pub(crate) fn start_with(self, launch: impl Launch) -> Result<ProcessPool, StartError> {
+        if worker::is_idle() {
+            return Err(StartError::InsideWorker);
+        }
         for (value, what) in [
             (self.n_workers, "workers"),
             (self.capacity, "capacity"),

@@ -524,7 +524,8 @@ impl<H: Clone> Roster<H> {
         if death.reason != Reason::Closed {
             state.tally.last_failure = Some(death.to_string());
         }
-        let was_healthy = slot.is_proven;
+        // A worker that was ready and had a job started well: its death is the job's affair.
+        let was_healthy = slot.is_proven || slot.job.is_some();
         if slot.job.take().is_some() {
             slot.answer = Some(Answer::Died(death));
         }

@@ -7,7 +7,7 @@
 //! - After a run that was not healthy the slot waits: the first delay is `backoff`, each further one twice as long, up
 //!   to `max_backoff`, and of each a random share of up to a half is taken off, so that slots do not march in step.
 //! - More than `budget` such runs within `window`, over all slots, open the circuit: nothing is started for `cool_down`.
-//!   Then one slot may try. If its worker has a healthy run the circuit closes; if it dies the circuit opens again.
+//!   So do more than `in_a_row` of them in every slot, however long they took. Then one slot may try. If its worker has a healthy run the circuit closes; if it dies the circuit opens again.
 //! - After [`Supervisor::close`] nothing is started.
 
 use std::collections::VecDeque;
@@ -24,6 +24,9 @@ pub struct RestartPolicy {
     pub budget: u32,
     /// The time that `budget` is for.
     pub window: Duration,
+    /// How many runs in a row may be unhealthy, in every slot, before the circuit opens: workers that take long to fail
+    /// never exceed a budget for a time.
+    pub in_a_row: u32,
     /// How long the circuit stays open before one worker is tried.
     pub cool_down: Duration,
     /// After this long without a job a run is healthy.
@@ -37,6 +40,7 @@ impl Default for RestartPolicy {
             max_backoff: Duration::from_secs(5),
             budget: 20,
             window: Duration::from_secs(60),
+            in_a_row: 4,
             cool_down: Duration::from_secs(10),
             healthy_after: Duration::from_secs(10),
         }
@@ -162,7 +166,8 @@ impl Supervisor {
             self.failures.pop_front();
         }
         // An open circuit stays open for the time that was said: stragglers that die meanwhile do not prolong it.
-        let too_many = self.failures.len() > budget;
+        let all_fail = self.n_failed.iter().all(|n| *n > self.policy.in_a_row);
+        let too_many = self.failures.len() > budget || all_fail;
         if was_probe || (too_many && self.circuit == Circuit::Closed) {
             self.circuit = Circuit::Open { until: now.saturating_add(self.policy.cool_down) };
         }
@@ -199,6 +204,7 @@ mod tests {
             max_backoff: 80 * MS,
             budget,
             window: 1000 * MS,
+            in_a_row: u32::MAX,
             cool_down: 500 * MS,
             healthy_after: 200 * MS,
         }
@@ -307,6 +313,30 @@ mod tests {
         match supervisor.next(now) {
             Next::Start(slot) => slot,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// However long a start takes to fail, those who wait for a worker hear of it after a few.
+    #[test]
+    fn starts_that_take_long_to_fail_open_the_circuit() {
+        for n_slots in [1, 2, 4] {
+            for takes in [MS, 1000 * MS, 10_000 * MS, 60_000 * MS] {
+                let mut supervisor = Supervisor::new(RestartPolicy::default(), n_slots, 7);
+                let mut now = Duration::ZERO;
+                let mut n_started = 0;
+                while !supervisor.is_open() {
+                    match supervisor.next(now) {
+                        Next::Start(slot) => {
+                            n_started += 1;
+                            now += takes;
+                            supervisor.died(slot, false, now);
+                        }
+                        Next::At(at) => now = at,
+                        Next::Idle => panic!("nothing is ever started again"),
+                    }
+                }
+                assert!(n_started <= 20 + 1, "{n_slots} slots, {takes:?}: {n_started} starts");
+            }
         }
     }
 

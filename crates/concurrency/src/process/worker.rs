@@ -19,6 +19,7 @@ use std::fmt;
 use std::io::{self, Read, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -86,6 +87,14 @@ pub fn is_worker() -> bool {
     std::env::var_os(CHANNEL_ENV).is_some()
 }
 
+/// Whether this process has reported to its pool.
+static HAS_REPORTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a pool started this process and waits for it to report.
+pub(super) fn is_idle() -> bool {
+    is_worker() && !HAS_REPORTED.load(Ordering::Relaxed)
+}
+
 /// Runs jobs with `handler` until the pool says to leave. The process should end after that.
 ///
 /// What the handler returns as an error becomes [`JobError::App`](crate::JobError::App). After a panic this returns
@@ -148,6 +157,7 @@ impl Worker {
 
     /// Takes the channel and the pool's orders, and begins to give signs of life.
     pub(super) fn report(self) -> Result<Desk, ServeError> {
+        HAS_REPORTED.store(true, Ordering::Relaxed);
         let (mut from_pool, mut to_pool) = channel()?;
         let mut payload = Vec::new();
         let orders = match frame::read(&mut from_pool, Orders::MAX_LEN, &mut payload) {

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::process::{Command, Stdio};
 use std::sync::Barrier;
 use std::thread;
@@ -147,7 +147,8 @@ pub fn measure_here(args: &Bench, way: Way) -> Result<Outcome> {
         }
         Way::Policy(Sharing::Processes) => {
             drop(loaded);
-            let staffing = Staffing { sharing: Sharing::Processes, n_workers, threads: Some(threads) };
+            let staffing =
+                Staffing { sharing: Sharing::Processes, n_workers, threads: Some(threads), batch: 1 };
             let crew = ProcessCrew::start(&args.model, staffing, &options, false)?;
             measure(args, n_workers, threads, || crew.pool().pids(), |_| crew.call(&bytes))?
         }
@@ -179,9 +180,10 @@ fn measure(
     let (warm, done, read) =
         (Barrier::new(n_callers), Barrier::new(n_callers + 1), Barrier::new(n_callers + 1));
     let timed = |caller: usize| {
-        let warmed = (0..args.warmup.max(1)).try_for_each(|_| call(caller));
+        let warmed =
+            catch_unwind(AssertUnwindSafe(|| (0..args.warmup.max(1)).try_for_each(|_| call(caller))));
         warm.wait();
-        warmed?;
+        warmed.unwrap_or_else(|panic| resume_unwind(panic))?;
         let start = Instant::now();
         let mut times_ms = Vec::with_capacity(args.runs);
         for _ in 0..args.runs {

@@ -2,6 +2,7 @@
 
 mod agreement;
 mod bad_models;
+mod compile_fail;
 mod policies;
 mod repeatability;
 mod tasks;

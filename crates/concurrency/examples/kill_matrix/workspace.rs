@@ -56,7 +56,9 @@ impl Workspace {
         // The manifest names some of these, and cargo looks for them whatever it builds.
         copy_folder(&source.join("examples"), &workspace.own("examples"))?;
         copy_folder(&source.join("tests"), &workspace.own("tests"))?;
-        copy_file(&repository.join("Cargo.lock"), &workspace.root.join("Cargo.lock"))?;
+        for file in ["Cargo.lock", "rust-toolchain.toml"] {
+            copy_file(&repository.join(file), &workspace.root.join(file))?;
+        }
         let manifest = read(&repository.join("Cargo.toml"))?;
         write(&workspace.root.join("Cargo.toml"), &own_manifest(&manifest, repository)?)?;
         Ok(workspace)

@@ -1,5 +1,6 @@
 //! From pictures to results, for every task: which parts there are, and that odd pictures and broken networks are met.
 
+use ferroyolo::results::RotatedBoxes;
 use ferroyolo::{ErrorKind, Head, Image, Model, ModelOptions, PredictOptions, Results, Task};
 use ferroyolo_tests::{convert, load, read, root, shared};
 
@@ -137,7 +138,7 @@ fn reference_networks_find_things_in_photographs() {
         let options = PredictOptions { conf: 0.01, ..PredictOptions::default() };
         let results = predict(&model, &image, &options);
         check(&results, &image, name);
-        let n_found = results.boxes.len() + results.obb.as_ref().map_or(0, |obb| obb.len());
+        let n_found = results.boxes.len() + results.obb.as_ref().map_or(0, RotatedBoxes::len);
         assert!(n_found > 0 || !matches!(task, Task::Segment | Task::Pose | Task::Obb), "{name}");
     }
 }

@@ -47,7 +47,7 @@ fn transposed_convolutions() {
         });
     }
     check_golden("pose8", &["model.10", "16"], |document| {
-        layer(document, 10)["attrs"]["in_channels"] = json!(16)
+        layer(document, 10)["attrs"]["in_channels"] = json!(16);
     });
     check_golden("segment9", &["model.18.proto.upsample", "\"Conv9\""], |document| {
         child(head(document), &["proto", "upsample"])["class"] = json!("Conv9");
@@ -71,7 +71,7 @@ fn features_of_another_backbone() {
     }
     // What several maps come from can be taken by a fusing layer only.
     check_golden("segment9", &["model.13", "one input"], |document| {
-        document["layers"][13]["from"] = json!([10])
+        document["layers"][13]["from"] = json!([10]);
     });
     check_golden("segment9", &["model.12", "last input"], |document| {
         document["layers"][12]["from"] = json!([11, 5, 10]);
@@ -147,7 +147,7 @@ fn maps() {
     check_golden("semantic26", &["model.11"], |document| document["layers"][11]["from"] = json!([]));
     check_golden("depth26", &["model.5", "\"refine\""], |document| remove(head(document), "refine"));
     check_golden("depth26", &["model.5.proj.2.conv", "16 input channels"], |document| {
-        document["layers"][5]["from"] = json!([4, 3, 2])
+        document["layers"][5]["from"] = json!([4, 3, 2]);
     });
     check_golden("depth26", &["model.5"], |document| document["layers"][5]["from"] = json!([]));
     for name in ["cal_a", "cal_b"] {

@@ -100,7 +100,7 @@ fn check(results: &Results, image: &Image, what: &str) {
     }
     let n_records = results.to_json()["results"].as_array().map_or(0, Vec::len);
     let n_expected = match task {
-        Task::Obb => results.obb.as_ref().map_or(0, ferroyolo::results::RotatedBoxes::len),
+        Task::Obb => results.obb.as_ref().map_or(0, RotatedBoxes::len),
         Task::Classify => results.names.len().min(5),
         Task::Semantic => results.class_map.as_ref().map_or(0, |map| map.counts().len()),
         Task::Depth => 0,

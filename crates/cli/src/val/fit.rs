@@ -3,7 +3,7 @@
 //! Networks that put the picture in the middle see it as when they were trained: the longer side is scaled to the
 //! input size (the shorter one rounded up), and pictures of like proportions share an input that is only as large as
 //! they need, plus half a stride, to the next multiple of the stride. The border is small but not nothing, which is
-//! worth a little accuracy.
+//! worth a little accuracy. Networks for class maps get no border.
 
 use std::fs;
 use std::io::BufReader;
@@ -19,9 +19,6 @@ use crate::error::{Error, Result};
 /// Inputs are multiples of this, whatever the network's stride.
 const MIN_MULTIPLE: usize = 32;
 
-/// Border of a shared input, in strides.
-const BORDER: f64 = 0.5;
-
 /// How a model wants its pictures.
 #[derive(Clone, Copy, Debug)]
 pub struct Fit {
@@ -33,6 +30,8 @@ pub struct Fit {
     pub placement: Placement,
     /// Value of the border.
     pub pad_value: u8,
+    /// Least border of a shared input, in strides.
+    pub border: f64,
 }
 
 /// A picture as the network sees it, and the way back.
@@ -116,7 +115,7 @@ impl Fit {
             };
             let multiple = self.stride.max(MIN_MULTIPLE);
             let side = |share: f64| {
-                let n_strides = (share * width as f64 / multiple as f64 + BORDER).ceil();
+                let n_strides = (share * width as f64 / multiple as f64 + self.border).ceil();
                 n_strides as usize * multiple
             };
             for &idx in group {
@@ -204,7 +203,7 @@ mod tests {
     use super::*;
 
     fn fit(imgsz: [usize; 2], placement: Placement) -> Fit {
-        Fit { imgsz, stride: 32, placement, pad_value: 114 }
+        Fit { imgsz, stride: 32, placement, pad_value: 114, border: 0.5 }
     }
 
     #[test]
@@ -220,6 +219,8 @@ mod tests {
             [[352, 352], [352, 256], [256, 352], [256, 352], [352, 352]]
         );
         assert_eq!(fit.inputs(&shapes, 2, false), [[320, 320]; 5]);
+        let tight = Fit { border: 0.0, ..fit };
+        assert_eq!(tight.inputs(&shapes[..3], 1, true), [[256, 320], [320, 256], [128, 320]]);
         assert_eq!(fit.inputs(&[None], 1, true), [[352, 352]]);
         assert_eq!(Fit { imgsz: [320, 640], ..fit }.inputs(&shapes[..1], 1, true), [[320, 640]]);
     }

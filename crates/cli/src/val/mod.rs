@@ -36,6 +36,9 @@ const CONF: f32 = 0.001;
 /// The same for turned boxes, whose suppression is slower.
 const CONF_OBB: f32 = 0.01;
 
+/// Least border of inputs that pictures share, in strides.
+const BORDER: f64 = 0.5;
+
 /// Measures and prints.
 pub fn run(args: &Val) -> Result<Outcome> {
     // Pictures are looked at side by side, which is faster than several threads for one.
@@ -52,6 +55,7 @@ pub fn run(args: &Val) -> Result<Outcome> {
         stride: loaded.model.stride(),
         placement: loaded.model.placement(),
         pad_value: loaded.model.pad_value(),
+        border: if loaded.model.task() == Task::Semantic { 0.0 } else { BORDER },
     };
     let inputs = inputs(args, &fit, &truths, loaded.model.task());
     let image_ids = args.save_json.is_some().then(|| coco::image_ids(&truths.pictures));

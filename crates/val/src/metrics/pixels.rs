@@ -11,7 +11,7 @@ pub struct PixelCounts {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct PixelMetrics {
-    /// Mean intersection over union of the classes that are labelled or found somewhere.
+    /// Mean intersection over union of the classes that are labelled somewhere.
     pub mean_iou: f64,
     /// Share of the labelled pixels whose class is right.
     pub accuracy: f64,
@@ -63,7 +63,8 @@ impl PixelCounts {
             (union > 0).then(|| both as f64 / union as f64)
         };
         let classes: Vec<_> = self.classes.iter().map(|counts| (counts[0], iou(counts))).collect();
-        let ious: Vec<f64> = classes.iter().filter_map(|(_, iou)| *iou).collect();
+        let labelled = classes.iter().filter(|(n_labelled, _)| *n_labelled > 0);
+        let ious: Vec<f64> = labelled.filter_map(|(_, iou)| *iou).collect();
         let n_pixels = self.classes.iter().map(|counts| counts[0]).sum();
         let n_right: u64 = self.classes.iter().map(|counts| counts[2]).sum();
         PixelMetrics {
@@ -89,6 +90,10 @@ mod tests {
         assert_eq!((metrics.mean_iou, metrics.accuracy, metrics.n_pixels), (0.5, 0.6, 5));
         counts.merge(&counts.clone());
         assert_eq!((counts.finish().mean_iou, counts.finish().n_pixels), (0.5, 10));
+        // A class that is found and labelled nowhere harms those whose pixels it takes, and has no part in the mean.
+        let mut counts = PixelCounts::new(2);
+        counts.add(&[0, 0, 1, 1], &[0, 0, 0, 0]);
+        assert_eq!((counts.finish().mean_iou, counts.finish().classes[1]), (0.5, (0, Some(0.0))));
         assert_eq!(PixelCounts::new(1).finish().mean_iou, 0.0);
     }
 }

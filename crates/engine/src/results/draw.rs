@@ -67,7 +67,7 @@ impl Results {
         let bounds = canvas.bounds();
 
         if let Some(map) = &self.class_map {
-            overlay::classes(&mut canvas, map);
+            overlay::classes(&mut canvas, map, self.names.len());
         }
         if let Some(map) = &self.depth {
             overlay::depth(&mut canvas, map);
@@ -157,7 +157,7 @@ impl Results {
             put(lettering.label(&self.name(class), conf.then_some(value)), Tone::of_class(class));
         }
         if let Some(map) = &self.class_map {
-            let mut counts = map.counts();
+            let mut counts = self.class_counts(map);
             counts.sort_by_key(|&(class, count)| (Reverse(count), class));
             for (class, _) in counts.into_iter().take(N_LISTED) {
                 put(lettering.label(&self.name(class), None), Tone::of_class(class));
@@ -231,7 +231,9 @@ mod tests {
     #[test]
     fn maps_cover_the_picture_and_lists_stand_in_the_corner() {
         let map = ClassMap::new([2, 3], vec![0, 0, 1, 1, 1, 1]).unwrap();
-        assert_eq!(changed(&Results::semantic(names(), map), 3, 2), ["###", "###"]);
+        assert_eq!(changed(&Results::semantic(names(), map.clone()), 3, 2), ["###", "###"]);
+        let one = [String::from("road")].into();
+        assert_eq!(changed(&Results::semantic(one, map), 3, 2), ["..#", "###"]);
         let depth = DepthMap::new([1, 3], vec![1.0, 2.0, f32::NAN]).unwrap();
         let drawn = Results::depth(names(), depth).plot(&image(3, 1));
         assert_eq!(drawn.pixels(), [depth_color(0.0), depth_color(1.0), [0; 3]].concat());

@@ -114,7 +114,7 @@ impl Results {
         if let Some(map) = &self.class_map {
             let share = |count: usize| round(count as f64 / map.classes().len() as f64, 5);
             let of_class = |(class, count)| Record { pixel_ratio: Some(share(count)), ..record(class, None) };
-            return map.counts().into_iter().map(of_class).collect();
+            return self.class_counts(map).into_iter().map(of_class).collect();
         }
         if let Some(obb) = &self.obb {
             let of_box = |found: &super::RotatedDetection| {

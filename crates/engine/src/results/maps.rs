@@ -8,7 +8,7 @@ use crate::image::gray;
 /// Steps of a depth PNG per meter.
 const DEPTH_STEPS: f32 = 256.0;
 
-/// The class of every pixel of a picture.
+/// The class of every pixel of a picture. A network of one class gives 1 where it is and 0 elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClassMap {
     shape: [usize; 2],

@@ -240,7 +240,7 @@ impl Results {
             return joined(probs.top(5).map(|(class, value)| format!("{} {value:.2}", self.name(class))));
         }
         if let Some(map) = &self.class_map {
-            let mut counts = map.counts();
+            let mut counts = self.class_counts(map);
             counts.sort_by_key(|&(class, count)| (std::cmp::Reverse(count), class));
             let share = |count: usize| 100.0 * count as f64 / map.classes().len() as f64;
             let shown = counts.into_iter().take(MAX_TOLD);
@@ -262,6 +262,16 @@ impl Results {
             format!("{} {}{plural}", group.len(), self.name(group[0]))
         });
         joined(counted)
+    }
+
+    /// Classes of a class map with the number of their pixels; of a single class only where it is.
+    fn class_counts(&self, map: &ClassMap) -> Vec<(usize, usize)> {
+        let counts = map.counts().into_iter();
+        if self.names.len() == 1 {
+            counts.filter(|&(value, _)| value == 1).map(|(_, count)| (0, count)).collect()
+        } else {
+            counts.collect()
+        }
     }
 }
 
@@ -295,7 +305,9 @@ mod tests {
         let probs = Probs::new(vec![0.25, 0.75]);
         assert_eq!(Results::classify(names.clone(), [1, 1], probs).verbose(), "bus 0.75, person 0.25");
         let map = ClassMap::new([1, 4], vec![1, 1, 0, 1]).unwrap();
-        assert_eq!(Results::semantic(names.clone(), map).verbose(), "bus 75.0%, person 25.0%");
+        assert_eq!(Results::semantic(names.clone(), map.clone()).verbose(), "bus 75.0%, person 25.0%");
+        let one = [String::from("road")].into();
+        assert_eq!(Results::semantic(one, map).verbose(), "road 75.0%");
         let map = DepthMap::new([1, 2], vec![1.0, 2.5]).unwrap();
         assert_eq!(Results::depth(names.clone(), map).verbose(), "depth 1.00-2.50m");
         let map = DepthMap::new([1, 1], vec![f32::NAN]).unwrap();

@@ -55,8 +55,8 @@ fn value(mask: &Mask, x: isize, y: isize) -> f32 {
     }
 }
 
-/// Colors each pixel by its class.
-pub(super) fn classes(canvas: &mut Canvas, map: &ClassMap) {
+/// Colors each pixel by its class, or, if there is one class only, those where it is.
+pub(super) fn classes(canvas: &mut Canvas, map: &ClassMap, n_classes: usize) {
     let [width, height] = canvas.bounds();
     if map.shape() != [height, width] {
         return;
@@ -65,8 +65,10 @@ pub(super) fn classes(canvas: &mut Canvas, map: &ClassMap) {
     for (pixels, classes) in pixels.chunks_exact_mut(width).zip(map.classes().chunks_exact(width)) {
         let mut start = 0;
         for run in classes.chunk_by(|a, b| a == b) {
-            let color = Tone::of_class(usize::from(run[0])).color;
-            for pixel in &mut pixels[start..start + run.len()] {
+            let class = if n_classes == 1 { run[0].checked_sub(1) } else { Some(run[0]) };
+            let colored = class.map_or(0, |_| run.len());
+            let color = Tone::of_class(usize::from(class.unwrap_or_default())).color;
+            for pixel in &mut pixels[start..start + colored] {
                 for (to, over) in pixel.iter_mut().zip(color) {
                     let under = f32::from(*to);
                     *to = (under + (f32::from(over) - under) * CLASS_SHARE).round() as u8;

@@ -83,8 +83,8 @@ fn check(results: &Results, image: &Image, what: &str) {
         assert!(keypoints.xy().into_iter().flatten().all(inside), "{what}");
     }
     for found in results.obb.iter().flatten() {
-        let quarter = 0.0..=std::f32::consts::FRAC_PI_2;
-        assert!(quarter.contains(&found.xywhr[4]), "{what}: {found:?}");
+        assert!(found.xywhr.iter().all(|value| value.is_finite()), "{what}: {found:?}");
+        assert!((0.0..=std::f32::consts::FRAC_PI_2).contains(&found.regular()[4]), "{what}: {found:?}");
     }
     if let Some(probs) = &results.probs {
         assert!((probs.values().iter().sum::<f32>() - 1.0).abs() < 1e-4, "{what}");

@@ -1,5 +1,7 @@
 //! Rotated boxes.
 
+use std::f32::consts::{FRAC_PI_2, PI};
+
 use serde::{Deserialize, Serialize};
 
 /// One rotated box with its class.
@@ -16,7 +18,8 @@ pub struct RotatedDetection {
 
 /// Rotated boxes in a picture, with confidence and class.
 ///
-/// Angles are at least 0 and less than a quarter turn. Boxes may reach out of the picture.
+/// Angles are as the network gives them, in any turn; [`RotatedDetection::regular`] tells them within a quarter. Boxes
+/// may reach out of the picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RotatedBoxes {
     orig_shape: [usize; 2],
@@ -33,6 +36,15 @@ impl RotatedDetection {
         let across = [-h / 2.0 * sin, h / 2.0 * cos];
         let corner = |a: f32, b: f32| [x + a * along[0] + b * across[0], y + a * along[1] + b * across[1]];
         [corner(1.0, 1.0), corner(1.0, -1.0), corner(-1.0, -1.0), corner(-1.0, 1.0)]
+    }
+
+    /// The same box `[x, y, w, h, angle]` with its angle from 0 to less than a quarter turn, width and height swapped if
+    /// need be.
+    #[must_use]
+    pub fn regular(&self) -> [f32; 5] {
+        let [x, y, w, h, angle] = self.xywhr;
+        let [w, h] = if angle.rem_euclid(PI) >= FRAC_PI_2 { [h, w] } else { [w, h] };
+        [x, y, w, h, angle.rem_euclid(FRAC_PI_2)]
     }
 
     /// The smallest upright box `[x1, y1, x2, y2]` around it, in pixels.
@@ -135,6 +147,23 @@ mod tests {
     }
 
     #[test]
+    fn angles_lie_in_a_quarter_turn() {
+        let check = |wh_angle: [f32; 3], expected: [f32; 3]| {
+            let [w, h, angle] = wh_angle;
+            let got = found([1.0, 2.0, w, h, angle]).regular();
+            let [w, h, angle] = expected;
+            let close = got.iter().zip([1.0, 2.0, w, h, angle]).all(|(got, want)| (got - want).abs() < 1e-6);
+            assert!(close, "{wh_angle:?}: {got:?}");
+        };
+        check([20.0, 5.0, 0.3], [20.0, 5.0, 0.3]);
+        check([5.0, 20.0, 0.3], [5.0, 20.0, 0.3]);
+        check([5.0, 20.0, -0.3], [20.0, 5.0, 1.270_796_3]);
+        check([20.0, 5.0, 2.0], [5.0, 20.0, 0.429_203_63]);
+        check([20.0, 5.0, 3.3], [20.0, 5.0, 0.158_407_21]);
+        check([20.0, 5.0, FRAC_PI_2], [5.0, 20.0, 0.0]);
+    }
+
+    #[test]
     fn shares_are_of_width_and_height() {
         let mut boxes = RotatedBoxes::new([100, 200]);
         boxes.push(found([100.0, 50.0, 200.0, 100.0, 0.0]));
@@ -151,6 +180,18 @@ mod tests {
             let distance = |p: [f32; 2], q: [f32; 2]| (p[0] - q[0]).hypot(p[1] - q[1]);
             for (side, length) in [(distance(a, d), w), (distance(b, c), w), (distance(a, b), h), (distance(c, d), h)] {
                 prop_assert!((side - length).abs() < 1e-2);
+            }
+        }
+
+        #[test]
+        fn a_regular_box_is_the_same_box(xywhr in prop::array::uniform5(-10.0f32..10.0)) {
+            let [x, y, w, h, angle] = xywhr;
+            let before = found([x, y, w.abs(), h.abs(), angle]);
+            let after = found(before.regular());
+            prop_assert!((0.0..=FRAC_PI_2).contains(&after.xywhr[4]));
+            for (corner, side) in before.corners().into_iter().flat_map(|corner| [(corner, 0), (corner, 1)]) {
+                let nearest = after.corners().into_iter().map(|other| (other[side] - corner[side]).abs());
+                prop_assert!(nearest.fold(f32::INFINITY, f32::min) < 1e-3, "{:?} {:?}", before, after);
             }
         }
     }

@@ -8,7 +8,7 @@ use super::detect::{Decoder, Filter, Scratch};
 use super::fit::Fit;
 use super::map;
 use super::nms::{Candidate, NmsOptions, nms};
-use super::obb::{RotatedCandidate, nms_rotated, regular};
+use super::obb::{RotatedCandidate, nms_rotated};
 use super::scale::{Axis, Compact, Dense, Ends, MapView, Rows, Scaled};
 use super::segment::{MaskScratch, MaskSize};
 use crate::error::{Error, Result};
@@ -108,7 +108,7 @@ impl Run<'_> {
             };
             let mut obb = RotatedBoxes::new(image_hw);
             for RotatedCandidate { xywhr, score, class, .. } in kept.into_iter().map(|idx| rotated[idx]) {
-                let xywhr = letterbox.map_rotated(regular(xywhr));
+                let xywhr = letterbox.map_rotated(xywhr);
                 obb.push(RotatedDetection { xywhr, confidence: score, class: class as usize });
             }
             return Ok(Results::obb(Arc::clone(self.names), image_hw, obb));

@@ -1,9 +1,7 @@
-//! Rotated boxes: how alike two are, suppression, and one form for each.
+//! Rotated boxes: how alike two are, and suppression.
 //!
 //! Boxes are `[x, y, w, h, angle]`: center, width and height in pixels, and the angle in radians by which the width is
 //! turned clockwise from the right, as seen with y downwards.
-
-use std::f32::consts::{FRAC_PI_2, PI};
 
 use super::nms::{CLASS_OFFSET, NmsOptions, best_first, by_score};
 
@@ -124,13 +122,6 @@ impl Reach {
     }
 }
 
-/// The same box with its angle in `0..pi/2`, width and height swapped if need be.
-pub(crate) fn regular([x, y, w, h, angle]: [f32; 5]) -> [f32; 5] {
-    let half_turn = angle.rem_euclid(PI);
-    let [w, h] = if half_turn >= FRAC_PI_2 { [h, w] } else { [w, h] };
-    [x, y, w, h, angle.rem_euclid(FRAC_PI_2)]
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -215,23 +206,6 @@ mod tests {
         assert_eq!(nms_rotated(&flat, &NmsOptions::default()).len(), 1, "points are boxes too");
     }
 
-    #[test]
-    fn angles_lie_in_a_quarter_turn() {
-        let check = |wh_angle: [f32; 3], expected: [f32; 3]| {
-            let [w, h, angle] = wh_angle;
-            let got = regular([1.0, 2.0, w, h, angle]);
-            let [w, h, angle] = expected;
-            let close = got.iter().zip([1.0, 2.0, w, h, angle]).all(|(got, want)| (got - want).abs() < 1e-6);
-            assert!(close, "{wh_angle:?}: {got:?}");
-        };
-        check([20.0, 5.0, 0.3], [20.0, 5.0, 0.3]);
-        check([5.0, 20.0, 0.3], [5.0, 20.0, 0.3]);
-        check([5.0, 20.0, -0.3], [20.0, 5.0, 1.270_796_3]);
-        check([20.0, 5.0, 2.0], [5.0, 20.0, 0.429_203_63]);
-        check([20.0, 5.0, 3.3], [20.0, 5.0, 0.158_407_21]);
-        check([20.0, 5.0, FRAC_PI_2], [5.0, 20.0, 0.0]);
-    }
-
     proptest! {
         #[test]
         fn looking_at_distances_changes_nothing(
@@ -265,18 +239,6 @@ mod tests {
             prop_assert!((-1e-3..=1.0).contains(&value), "{}", value);
             prop_assert!((value - alike(b, a)).abs() < 1e-4);
             prop_assert!(alike(a, a) > 0.99);
-        }
-
-        #[test]
-        fn a_regular_box_is_the_same_box(xywhr in prop::array::uniform5(-10.0f32..10.0)) {
-            let [x, y, w, h, angle] = xywhr;
-            let before = [x, y, w.abs(), h.abs(), angle];
-            let after = regular(before);
-            prop_assert!((0.0..=FRAC_PI_2).contains(&after[4]));
-            let (p, q) = (Gaussian::new(before, 0.0), Gaussian::new(after, 0.0));
-            for (p, q) in [(p.a, q.a), (p.b, q.b), (p.c, q.c)] {
-                prop_assert!((p - q).abs() < 1e-3, "{:?} {:?}", before, after);
-            }
         }
     }
 }

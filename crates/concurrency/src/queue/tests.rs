@@ -1,3 +1,5 @@
+//! What the queue promises, with threads and clocks as they are.
+
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;

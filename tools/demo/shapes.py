@@ -49,6 +49,8 @@ _CONTOURS: tuple[list[NDArray[np.float64]], ...] = (
     [_heart()],
 )
 _ROUND = ("circle", "ring", "heart")
+# Into how many equal parts a full turn falls that each leave the shape as it is; 0: every turn does.
+SYMMETRY = (0, 4, 3, 5, 5, 4, 0, 1)
 
 
 def contours(class_id: int) -> list[NDArray[np.float64]]:

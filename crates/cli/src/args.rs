@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ferroyolo::{Device, Head, Precision};
+use ferroyolo::{Device, Head, Precision, Task};
 
 use crate::crew::Sharing;
 
@@ -47,6 +47,10 @@ pub struct ModelArgs {
     /// [default: the small model built in]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
+    /// detect, segment, pose, obb, classify, semantic or depth: which built-in model to use; with --model, what it has
+    /// to be for
+    #[arg(long, value_name = "TASK", value_parser = parse_task)]
+    pub task: Option<Task>,
     /// auto, cpu, gpu or gpu:N
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
     pub device: Device,
@@ -415,6 +419,9 @@ pub fn model_args(args: &ModelArgs, threads: Option<usize>) -> Vec<OsString> {
     if let Some(model) = &args.model {
         add("--model", model.clone().into());
     }
+    if let Some(task) = args.task {
+        add("--task", task.as_str().into());
+    }
     if let Some(threads) = threads {
         add("--threads", threads.to_string().into());
     }
@@ -444,6 +451,15 @@ fn precision_name(precision: Precision) -> &'static str {
         Precision::Bf16 => "bf16",
         Precision::Int8 => "int8",
     }
+}
+
+fn parse_task(text: &str) -> Result<Task, String> {
+    let all =
+        [Task::Detect, Task::Segment, Task::Pose, Task::Obb, Task::Classify, Task::Semantic, Task::Depth];
+    all.into_iter().find(|task| task.as_str() == text).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|task| task.as_str()).collect();
+        format!("expected one of {}", names.join(", "))
+    })
 }
 
 fn parse_precision(text: &str) -> Result<Precision, String> {

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod builtin;
 mod commands;
 mod crew;
 mod error;

@@ -10,21 +10,16 @@ use ferroyolo::{Head, Isa, Model, ModelOptions};
 use ferroyolo_tools::{Checkpoint, ConvertOptions, convert};
 
 use crate::args::ModelArgs;
+use crate::builtin;
 use crate::error::{Error, Result};
 use crate::output::console;
 use crate::tensors::check_header;
-
-/// Shown in place of a path for the model that is built in.
-const DEMO_NAME: &str = "demo";
-
-/// The model that is built in.
-const DEMO: &[u8] = include_bytes!("../assets/demo.safetensors");
 
 /// A model and what to call it.
 pub struct Loaded {
     /// The model.
     pub model: Model,
-    /// As it was given, or `demo` for the one that is built in.
+    /// As it was given, or the name of the one that is built in.
     pub name: String,
     /// The file it came from, unless it is built in.
     pub path: Option<PathBuf>,
@@ -39,8 +34,9 @@ pub fn load(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Result<Loa
         isa: args.isa.as_deref().map(find_isa).transpose()?,
     };
     let Some(given) = &args.model else {
-        let model = Model::from_bytes(DEMO_NAME, DEMO, &options)?;
-        return Ok(Loaded { model, name: DEMO_NAME.into(), path: None });
+        let built_in = builtin::model(args.task)?;
+        let model = Model::from_bytes(built_in.name, built_in.bytes, &options)?;
+        return Ok(Loaded { model, name: built_in.name.into(), path: None });
     };
     let path = locate(given, cache_directory())?;
     let model = match form_of(&path)? {
@@ -50,7 +46,11 @@ pub fn load(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Result<Loa
         }
         Form::Checkpoint => from_checkpoint(&path, &options, quiet)?,
     };
-    Ok(Loaded { model, name: given.display().to_string(), path: Some(path) })
+    let name = given.display().to_string();
+    if let Some(task) = args.task.filter(|&task| task != model.task()) {
+        return Err(Error::Usage(format!("--task {task}: {name} is a model for {}", model.task())));
+    }
+    Ok(Loaded { model, name, path: Some(path) })
 }
 
 /// The name of `head` on the command line.

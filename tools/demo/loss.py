@@ -7,12 +7,13 @@ Distance-IoU Loss, arXiv:1911.08287 (complete IoU).
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from network import REG_MAX, anchor_points, decode
+from heads import REG_MAX, anchor_points, decode
 
 TOP_K = 10
 ALPHA, BETA = 0.5, 6.0
@@ -67,33 +68,58 @@ def assign(scores: Tensor, boxes: Tensor, points: Tensor, labels: Tensor) -> tup
     return owner, target
 
 
-def detection_loss(box_logits: Tensor, class_logits: Tensor, labels: Tensor, size: int) -> Tensor:
-    """Loss of one batch: box logits [B, A, 4, reg_max], class logits [B, A, nc], labels [B, M, 5], square input."""
-    points, strides = anchor_points(size, size)
-    project = torch.arange(REG_MAX, dtype=torch.float32)
-    distances = box_logits.softmax(-1) @ project
-    boxes = decode(distances, points, strides)
-    owner, target = assign(class_logits.detach().sigmoid(), boxes.detach(), points, labels)
-    is_positive = owner >= 0
-    mine = labels.gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 5))  # [B, A, 5]
-    total = target.sum().clamp(min=1.0)
+@dataclass
+class Positives:
+    """The cells of a batch that learn an object, and which; the leading dimension of all values is their number P."""
 
-    one_hot = F.one_hot(mine[..., 0].long().clamp(min=0), class_logits.shape[-1])
-    class_loss = F.binary_cross_entropy_with_logits(class_logits, one_hot * target[..., None], reduction="sum") / total
-    if not is_positive.any():
-        return CLASS_GAIN * class_loss
+    batch: Tensor
+    """[P], index of the picture."""
+    cell: Tensor
+    """[P], index of the cell."""
+    owner: Tensor
+    """[P], index of the object among the labels of the picture."""
+    weight: Tensor
+    """[P], target scores over the sum of those of the batch."""
+    point: Tensor
+    """[P, 2], centre of the cell in pixels."""
+    stride: Tensor
+    """[P], pixels a cell."""
+    box: Tensor
+    """[P, 4], box of the object in pixels."""
 
-    weight = target[is_positive]
-    truth = mine[..., 1:][is_positive]
-    box_loss = ((1 - complete_iou(boxes[is_positive], truth)) * weight).sum() / total
+    def of(self, values: Tensor) -> Tensor:
+        """The entries of [B, A, ...] at the cells, [P, ...]."""
+        return values[self.batch, self.cell]
 
-    cell = points.expand(len(labels), -1, -1)[is_positive]
-    stride = strides.expand(len(labels), -1)[is_positive][:, None]
-    wanted = torch.cat((cell - truth[:, :2], truth[:, 2:] - cell), 1) / stride
+
+def distance_loss(logits: Tensor, wanted: Tensor, weight: Tensor) -> Tensor:
+    """Distribution focal loss of logits [P, 4, reg_max] for distances [P, 4] in cells."""
     wanted = wanted.clamp(0, REG_MAX - 1 - 0.01)
     low = wanted.long()
     share = wanted - low
-    logits = box_logits[is_positive].flatten(0, 1)
-    ends = [F.cross_entropy(logits, (low + k).flatten(), reduction="none").view_as(share) for k in (0, 1)]
-    dfl_loss = ((ends[0] * (1 - share) + ends[1] * share).mean(1) * weight).sum() / total
-    return BOX_GAIN * box_loss + CLASS_GAIN * class_loss + DFL_GAIN * dfl_loss
+    ends = [F.cross_entropy(logits.flatten(0, 1), (low + k).flatten(), reduction="none").view_as(share) for k in (0, 1)]
+    return ((ends[0] * (1 - share) + ends[1] * share).mean(1) * weight).sum()
+
+
+def detection_loss(box_logits: Tensor, class_logits: Tensor, labels: Tensor, size: int) -> tuple[Tensor, Positives]:
+    """Loss of one batch, and the cells that were assigned.
+
+    `box_logits` [B, A, 4, reg_max], `class_logits` [B, A, nc], `labels` [B, M, >= 5] (class, corners), square input.
+    """
+    labels = labels[..., :5]
+    points, strides = anchor_points(size, size)
+    project = torch.arange(REG_MAX, dtype=torch.float32)
+    boxes = decode(box_logits.softmax(-1) @ project, points, strides)
+    owner, target = assign(class_logits.detach().sigmoid(), boxes.detach(), points, labels)
+    mine = labels.gather(1, owner.clamp(min=0)[..., None].expand(-1, -1, 5))  # [B, A, 5]
+    total = target.sum().clamp(min=1.0)
+
+    batch, cell = torch.where(owner >= 0)
+    at = Positives(batch, cell, owner[batch, cell], target[batch, cell] / total, points[cell], strides[cell],
+                   mine[batch, cell, 1:])
+    one_hot = F.one_hot(mine[..., 0].long().clamp(min=0), class_logits.shape[-1])
+    class_loss = F.binary_cross_entropy_with_logits(class_logits, one_hot * target[..., None], reduction="sum") / total
+    box_loss = ((1 - complete_iou(at.of(boxes), at.box)) * at.weight).sum()
+    wanted = torch.cat((at.point - at.box[:, :2], at.box[:, 2:] - at.point), 1) / at.stride[:, None]
+    dfl_loss = distance_loss(at.of(box_logits), wanted, at.weight)
+    return BOX_GAIN * box_loss + CLASS_GAIN * class_loss + DFL_GAIN * dfl_loss, at

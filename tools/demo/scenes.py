@@ -2,24 +2,20 @@
 
 Scene `index` of split `split` is a pure function of (seed, split, index): splits never share a scene. A label's box is
 the tight extent of the object's visible pixels; at least `MIN_VISIBLE` of every object is in the frame and uncovered.
-The full outline, rotation and corners of each object stay in the description for masks, keypoints and rotated boxes.
-
-    python scenes.py --split val --count 500 --out /tmp/scenes
-
-writes `images/val/*.png`, `labels/val/*.txt` (class cx cy w h, as fractions of the frame) and `data.yaml`.
+The full outline and rotation of each object stay in the description for keypoints and turned boxes. `write.py` makes data
+sets of scenes.
 """
 
 from __future__ import annotations
 
-import argparse
 import zlib
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+import geometry
 import shapes
 from textures import background, far_colour, fill_texture
 
@@ -49,6 +45,18 @@ class SceneObject:
     """Visible extent x1, y1, x2, y2."""
     visible: float = 1.0
     """Share of the area that is in the frame and uncovered."""
+
+    def _placed(self) -> tuple[np.ndarray, ...]:
+        values = (self.class_id, self.centre, self.diameter, self.rotation, self.squash)
+        return tuple(np.asarray(value) for value in values)
+
+    def keypoints(self) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Places [K, 2] of all keypoints of any class, and which of them [K] this one has; see `geometry.py`."""
+        return geometry.keypoints(*self._placed())
+
+    def oriented_box(self) -> NDArray[np.float64]:
+        """[5]: centre x, y, width, height, rotation in radians; see `geometry.py`."""
+        return geometry.oriented_boxes(*self._placed())
 
 
 @dataclass
@@ -103,6 +111,12 @@ def _propose(rng: np.random.Generator, height: int, width: int, unit: float) -> 
     return SceneObject(class_id, (float(centre[0]), float(centre[1])), diameter, rotation, squash, contours, corners)
 
 
+def _in_frame(obj: SceneObject, height: int, width: int) -> bool:
+    """Whether the oriented box of an object lies in the frame."""
+    corners = geometry.corners(obj.oriented_box())
+    return bool((corners >= 0).all() and (corners <= (width, height)).all())
+
+
 def _paint(canvas: NDArray[np.float32], obj: SceneObject, mask: NDArray[np.uint8], rows: slice, cols: slice,
            colour: NDArray[np.float32], rng: np.random.Generator) -> None:
     """Blends the object into `canvas` [H, W, 3] (RGB, 0..255), with a texture and perhaps an edge and a shadow."""
@@ -128,8 +142,11 @@ def _paint(canvas: NDArray[np.float32], obj: SceneObject, mask: NDArray[np.uint8
 
 
 def draw_scene(split: str, index: int, height: int = SIZE, width: int = SIZE, count: tuple[int, int] = (2, 8),
-               seed: int = SEED) -> Scene:
-    """Draws one scene of `count[0]` to `count[1]` objects; sizes follow the frame's shorter side."""
+               seed: int = SEED, whole: bool = False) -> Scene:
+    """Draws one scene of `count[0]` to `count[1]` objects; sizes follow the frame's shorter side.
+
+    `whole` keeps the oriented box of every object in the frame, for labels that can't say otherwise.
+    """
     rng = scene_rng(split, index, seed)
     ss = SUPERSAMPLE
     unit = min(height, width) / SIZE
@@ -144,7 +161,7 @@ def draw_scene(split: str, index: int, height: int = SIZE, width: int = SIZE, co
             break
         obj = _propose(rng, height, width, unit)
         mask, rows, cols, inside = _mask(obj, height, width)
-        if inside < MIN_VISIBLE:
+        if inside < MIN_VISIBLE or (whole and not _in_frame(obj, height, width)):
             continue
         under = owner[rows, cols]
         covered = under[mask > 0]
@@ -173,35 +190,3 @@ def draw_scene(split: str, index: int, height: int = SIZE, width: int = SIZE, co
     if rng.random() < 0.7:
         canvas = canvas + rng.normal(0, float(rng.uniform(1, 10)), canvas.shape).astype(np.float32)
     return Scene(np.clip(canvas + 0.5, 0, 255).astype(np.uint8), objects, owner)
-
-
-def write_split(out: Path, split: str, count: int) -> None:
-    """Writes scenes 0..count of a split as PNG with YOLO labels, and a data.yaml beside them."""
-    images, labels = out / "images" / split, out / "labels" / split
-    images.mkdir(parents=True, exist_ok=True)
-    labels.mkdir(parents=True, exist_ok=True)
-    for index in range(count):
-        scene = draw_scene(split, index)
-        height, width = scene.image.shape[:2]
-        lines = []
-        for obj in scene.objects:
-            x1, y1, x2, y2 = obj.box
-            cx, cy, w, h = (x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height
-            lines.append(f"{obj.class_id} {cx:.7f} {cy:.7f} {w:.7f} {h:.7f}\n")
-        cv2.imwrite(str(images / f"{index:05}.png"), scene.image[..., ::-1])
-        (labels / f"{index:05}.txt").write_text("".join(lines))
-    names = "".join(f"  {i}: {name}\n" for i, name in enumerate(shapes.NAMES))
-    (out / "data.yaml").write_text(f"path: .\ntrain: images/{split}\nval: images/{split}\nnames:\n{names}")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Write scenes as PNG files with YOLO labels.")
-    parser.add_argument("--split", default="val")
-    parser.add_argument("--count", type=int, default=500)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
-    write_split(args.out, args.split, args.count)
-
-
-if __name__ == "__main__":
-    main()

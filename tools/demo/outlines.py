@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 # Parts smaller than this, in cells of the mask, are left out.
 MIN_AREA = 4.0
 # How far a simplified outline may be from the true one, in half cells.
-TOLERANCE = 1.0
+TOLERANCE = 2.0
 
 
 def outline(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

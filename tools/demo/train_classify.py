@@ -1,6 +1,6 @@
 """Trains the network that classifies on objects cut out of the scenes, from the backbone of the detector.
 
-    python train_classify.py --detector /tmp/demo/weights.pt --scenes /tmp/demo --out /tmp/demo/classify [--steps 3000]
+    python train_classify.py --detector /tmp/demo/weights.pt --scenes /tmp/demo --out /tmp/demo/classify [--steps 1200]
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True)
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -1,6 +1,6 @@
 """Trains masks, keypoints and turned boxes together, from the weights of the detector.
 
-    python train_tasks.py --detector /tmp/demo/weights.pt --scenes /tmp/demo --out /tmp/demo/tasks [--steps 5400]
+    python train_tasks.py --detector /tmp/demo/weights.pt --scenes /tmp/demo --out /tmp/demo/tasks [--steps 5200]
 
 One network learns all of it (`network.Family`): the cells that the detector assigns to an object learn its mask, its
 keypoints and its turned box as well. Writes `segment.pt`, `pose.pt` and `obb.pt`; an interrupted run goes on.
@@ -28,7 +28,7 @@ from training import size_at, train
 BATCH = 16
 PEAK_LR = 2.5e-3
 # (share of the training, side of the input in pixels)
-SIZES = ((0.3, 160), (0.65, 192), (1.0, SIZE))
+SIZES = ((0.3, 160), (0.75, 192), (1.0, SIZE))
 
 
 def main() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--detector", type=Path, required=True)
     parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5400)
+    parser.add_argument("--steps", type=int, default=5200)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

@@ -33,7 +33,7 @@ from scenes import SUPERSAMPLE, Scene, draw_scene
 
 
 def _text(class_id: int, values: NDArray[np.float64]) -> str:
-    return " ".join([str(class_id), *(f"{value:.6g}" for value in np.asarray(values).flatten())]) + "\n"
+    return " ".join([str(class_id), *(f"{value:.5f}" for value in np.asarray(values).flatten())]) + "\n"
 
 
 def _detect(scene: Scene, k: int, size: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -43,7 +43,16 @@ where
     I: IntoIterator,
     I::Item: Into<PathBuf>,
 {
-    Paths { sources: sources.into_iter().map(Into::into).collect(), current: Current::None }
+    expand_to(sources, is_picture_path)
+}
+
+/// As [`expand`], with the files that `is_wanted` in place of pictures, for example videos too.
+pub fn expand_to<I>(sources: I, is_wanted: fn(&Path) -> bool) -> Paths
+where
+    I: IntoIterator,
+    I::Item: Into<PathBuf>,
+{
+    Paths { sources: sources.into_iter().map(Into::into).collect(), current: Current::None, is_wanted }
 }
 
 /// Reads a list of paths, one a line; blank lines are passed over and nothing is expanded.
@@ -58,6 +67,7 @@ pub fn read_lines<R: BufRead>(reader: R) -> PathLines<R> {
 pub struct Paths {
     sources: VecDeque<PathBuf>,
     current: Current,
+    is_wanted: fn(&Path) -> bool,
 }
 
 #[derive(Debug)]
@@ -80,7 +90,7 @@ impl Iterator for Paths {
                     }
                 }
                 Current::Pattern { pattern, dotted, paths, found } => {
-                    if let Some(item) = next_match(paths, dotted) {
+                    if let Some(item) = next_match(paths, dotted, self.is_wanted) {
                         *found = true;
                         return Some(item);
                     }
@@ -93,7 +103,7 @@ impl Iterator for Paths {
             }
             self.current = Current::None;
             let source = self.sources.pop_front()?;
-            match begin(&source) {
+            match begin(&source, self.is_wanted) {
                 Ok(Begun::File) => return Some(Ok(source)),
                 Ok(Begun::Many(current)) => self.current = current,
                 Err(error) => return Some(Err(error)),
@@ -107,11 +117,11 @@ enum Begun {
     Many(Current),
 }
 
-fn begin(source: &Path) -> Result<Begun> {
+fn begin(source: &Path, is_wanted: fn(&Path) -> bool) -> Result<Begun> {
     let at = || source.display().to_string();
     match fs::metadata(source) {
         Ok(meta) if meta.is_dir() => {
-            let paths = pictures_in(source).map_err(|error| Error::io(at(), error))?;
+            let paths = wanted_in(source, is_wanted).map_err(|error| Error::io(at(), error))?;
             if paths.is_empty() {
                 return Err(Error::argument(at(), "directory holds no picture"));
             }
@@ -135,13 +145,13 @@ fn begin(source: &Path) -> Result<Begun> {
     }
 }
 
-fn pictures_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
+fn wanted_in(directory: &Path, is_wanted: fn(&Path) -> bool) -> io::Result<Vec<PathBuf>> {
     let mut paths = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
         let path = entry.path();
         let hidden = entry.file_name().as_encoded_bytes().starts_with(b".");
-        if !hidden && is_picture_path(&path) && may_be_read(&path) {
+        if !hidden && is_wanted(&path) && may_be_read(&path) {
             paths.push(path);
         }
     }
@@ -149,10 +159,14 @@ fn pictures_in(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-fn next_match(paths: &mut glob::Paths, dotted: &[Pattern]) -> Option<Result<PathBuf>> {
+fn next_match(
+    paths: &mut glob::Paths,
+    dotted: &[Pattern],
+    is_wanted: fn(&Path) -> bool,
+) -> Option<Result<PathBuf>> {
     loop {
         match paths.next()? {
-            Ok(path) if is_picture_path(&path) && !is_hidden(&path, dotted) && may_be_read(&path) => {
+            Ok(path) if is_wanted(&path) && !is_hidden(&path, dotted) && may_be_read(&path) => {
                 return Some(Ok(path));
             }
             Err(error) if !is_hidden(error.path(), dotted) => {
@@ -265,6 +279,16 @@ mod tests {
             fs::write(path, b"").unwrap();
         }
         directory
+    }
+
+    #[test]
+    fn other_files_can_be_wanted() {
+        let directory = directory_of(&["a.jpg", "b.mp4", "c.txt"]);
+        let is_wanted = |path: &Path| path.extension().is_some_and(|extension| extension == "mp4");
+        for source in ["", "*"] {
+            let found: Vec<_> = expand_to([directory.path().join(source)], is_wanted).collect();
+            assert!(matches!(&found[..], [Ok(path)] if path.ends_with("b.mp4")), "{found:?}");
+        }
     }
 
     #[test]

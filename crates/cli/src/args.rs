@@ -43,8 +43,8 @@ pub enum Command {
 /// Which model runs, and on what.
 #[derive(Clone, Debug, ClapArgs)]
 pub struct ModelArgs {
-    /// A .safetensors model, a .pt / .pth checkpoint (converted in memory), or a well-known name such as yolo11n
-    /// [default: the small model built in]
+    /// A .safetensors model, a .pt / .pth checkpoint (converted in memory), or a well-known name such as yolo11n, which
+    /// is fetched once [default: the small model built in]
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<PathBuf>,
     /// detect, segment, pose, obb, classify, semantic or depth: which built-in model to use; with --model, what it has
@@ -63,6 +63,9 @@ pub struct ModelArgs {
     /// The CPU instruction set to use, one of those that `devices` lists
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub isa: Option<String>,
+    /// Fetch nothing: models by name have to be in the cache, and pictures here
+    #[arg(long)]
+    pub offline: bool,
 }
 
 /// Find objects in pictures.
@@ -430,6 +433,8 @@ pub fn model_args(args: &ModelArgs, threads: Option<usize>) -> Vec<OsString> {
     }
     add("--device", device_name(args.device).into());
     add("--precision", precision_name(args.precision).into());
+    // What they need has been fetched by then.
+    list.push("--offline".into());
     list
 }
 

@@ -9,6 +9,7 @@ mod builtin;
 mod commands;
 mod crew;
 mod error;
+mod fetch;
 mod input;
 mod model;
 mod output;

@@ -97,6 +97,44 @@ impl Drop for Progress {
     }
 }
 
+/// The progress bar of a file that is fetched, if there is one.
+pub struct Download(Option<ProgressBar>);
+
+impl Download {
+    /// A bar up to `n_bytes`, if that is known, where `wanted` and stderr is a terminal.
+    pub fn new(n_bytes: Option<u64>, wanted: bool) -> Self {
+        let shown = wanted && io::stderr().is_terminal();
+        Self(shown.then(|| {
+            let bar = ProgressBar::with_draw_target(n_bytes, ProgressDrawTarget::stderr());
+            let template = if n_bytes.is_some() {
+                "{bar:32} {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left"
+            } else {
+                "{spinner} {bytes}  {bytes_per_sec}"
+            };
+            // As above.
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style);
+            }
+            bar
+        }))
+    }
+
+    /// So many bytes more have arrived.
+    pub fn advance(&self, n_bytes: usize) {
+        if let Some(bar) = &self.0 {
+            bar.inc(n_bytes as u64);
+        }
+    }
+}
+
+impl Drop for Download {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

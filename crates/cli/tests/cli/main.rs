@@ -2,11 +2,13 @@
 
 mod bench;
 mod checkpoints;
+mod fetch;
 mod forward;
 mod models;
 mod policies;
 mod predict;
 mod saving;
+mod server;
 mod sources;
 mod support;
 mod tasks;

@@ -6,7 +6,7 @@ use std::path::Path;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
-use crate::support::{Place, Run, arg, demo, shared};
+use crate::support::{Place, Run, arg, crc32, demo, in_zip, shared};
 
 /// Tensors and metadata of the built-in model, to be spoilt.
 struct Parts {
@@ -250,49 +250,6 @@ fn hostile_pickles_are_refused_without_a_trace() {
         }
     }
     assert!(n_checked > 50);
-}
-
-/// A zip as PyTorch writes it, with `x/data.pkl`, `x/byteorder` and `x/version`.
-fn in_zip(pickle: &[u8]) -> Vec<u8> {
-    let mut zip = Vec::new();
-    let mut directory = Vec::new();
-    let entries: [(&str, &[u8]); 3] =
-        [("x/data.pkl", pickle), ("x/byteorder", b"little"), ("x/version", b"3\n")];
-    for (name, data) in entries {
-        let offset = zip.len() as u32;
-        let mut common = Vec::new();
-        common.extend([20u16, 0, 0, 0, 0].iter().flat_map(|value| value.to_le_bytes()));
-        for value in [crc32(data), data.len() as u32, data.len() as u32] {
-            common.extend(value.to_le_bytes());
-        }
-        common.extend((name.len() as u16).to_le_bytes());
-        common.extend(0u16.to_le_bytes());
-        zip.extend(b"PK\x03\x04");
-        zip.extend(&common);
-        zip.extend(name.as_bytes());
-        zip.extend(data);
-        directory.extend(b"PK\x01\x02\x14\0");
-        directory.extend(&common);
-        directory.extend([0; 10]);
-        directory.extend(offset.to_le_bytes());
-        directory.extend(name.as_bytes());
-    }
-    let offset = zip.len() as u32;
-    zip.extend(&directory);
-    zip.extend(b"PK\x05\x06\0\0\0\0\x03\0\x03\0");
-    zip.extend((directory.len() as u32).to_le_bytes());
-    zip.extend(offset.to_le_bytes());
-    zip.extend([0; 2]);
-    zip
-}
-
-fn crc32(data: &[u8]) -> u32 {
-    !data.iter().fold(!0, |crc, &byte| {
-        (0..8).fold(
-            crc ^ u32::from(byte),
-            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 },
-        )
-    })
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! `--policy` and `--workers`: the same results in the same order, whoever finds them, and an end in order.
 
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 
 use serde_json::Value;
 
-use crate::support::{Place, demo};
+use crate::support::{Place, assert_gone, children_of, demo, signal};
 
 const POLICIES: [&str; 5] = ["shared", "locked", "per-thread", "pool", "process"];
 
@@ -206,17 +206,7 @@ impl Fed {
 
     /// Processes that it started.
     fn workers(&self) -> Vec<u32> {
-        let id = self.child.id();
-        let tasks = std::fs::read_dir(format!("/proc/{id}/task")).expect("threads");
-        let children = tasks.map(|task| {
-            let path = task.expect("a thread").path().join("children");
-            // A thread may have ended since.
-            std::fs::read_to_string(path).unwrap_or_default()
-        });
-        children
-            .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-            .map(|pid| pid.parse().expect("a number"))
-            .collect()
+        children_of(self.child.id())
     }
 
     /// Ends its input and waits for it.
@@ -238,18 +228,5 @@ impl Fed {
         );
         assert!(!stderr.contains("panicked"), "{stderr}");
         stderr
-    }
-}
-
-fn signal(name: &str, pid: u32) {
-    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().expect("kill");
-    assert!(status.success());
-}
-
-/// Waits until none of the processes is left. The test's own time limit is the limit.
-fn assert_gone(pids: &[u32]) {
-    let is_there = |pid: &u32| std::fs::exists(format!("/proc/{pid}")).expect("/proc");
-    while pids.iter().any(is_there) {
-        std::thread::yield_now();
     }
 }

@@ -71,16 +71,34 @@ impl Place {
         path
     }
 
-    /// The command, to be run in this directory without the user's own settings.
+    /// The command, to be run in this directory without the user's own settings and without the network.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_ferroyolo"));
         command.args(args).current_dir(self.0.path()).stdin(Stdio::null());
-        command.env("FERROYOLO_CACHE", self.path("cache")).env_remove("NO_COLOR");
+        command.env("FERROYOLO_CACHE", self.path("cache")).env("FERROYOLO_OFFLINE", "1");
+        for name in ["NO_COLOR", "FERROYOLO_TIMEOUT", "FERROYOLO_ASSETS_URL"] {
+            command.env_remove(name);
+        }
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"] {
+            command.env_remove(name).env_remove(name.to_lowercase());
+        }
         command
     }
 
     pub fn run(&self, args: &[&str]) -> Run {
-        finish(self.command(args).output().expect("the binary runs"))
+        self.finish(self.command(args))
+    }
+
+    /// The command with the network, and `assets` in place of the publishers of models.
+    pub fn online(&self, args: &[&str], assets: &str) -> Command {
+        let mut command = self.command(args);
+        command.env_remove("FERROYOLO_OFFLINE").env("FERROYOLO_ASSETS_URL", assets);
+        command
+    }
+
+    /// Runs `command` to its end.
+    pub fn finish(&self, mut command: Command) -> Run {
+        finish(command.output().expect("the binary runs"))
     }
 
     /// Runs with `input` on stdin.
@@ -115,7 +133,8 @@ impl Place {
     }
 }
 
-fn finish(output: std::process::Output) -> Run {
+/// What a run gave.
+pub fn finish(output: std::process::Output) -> Run {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
     Run { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
@@ -172,4 +191,76 @@ pub fn shared() -> Option<PathBuf> {
 /// `path` as an argument.
 pub fn arg(path: &Path) -> &str {
     path.to_str().expect("a path in UTF-8")
+}
+
+/// A zip as PyTorch writes it, with `x/data.pkl`, `x/byteorder` and `x/version`.
+pub fn in_zip(pickle: &[u8]) -> Vec<u8> {
+    let mut zip = Vec::new();
+    let mut directory = Vec::new();
+    let entries: [(&str, &[u8]); 3] =
+        [("x/data.pkl", pickle), ("x/byteorder", b"little"), ("x/version", b"3\n")];
+    for (name, data) in entries {
+        let offset = zip.len() as u32;
+        let mut common = Vec::new();
+        common.extend([20u16, 0, 0, 0, 0].iter().flat_map(|value| value.to_le_bytes()));
+        for value in [crc32(data), data.len() as u32, data.len() as u32] {
+            common.extend(value.to_le_bytes());
+        }
+        common.extend((name.len() as u16).to_le_bytes());
+        common.extend(0u16.to_le_bytes());
+        zip.extend(b"PK\x03\x04");
+        zip.extend(&common);
+        zip.extend(name.as_bytes());
+        zip.extend(data);
+        directory.extend(b"PK\x01\x02\x14\0");
+        directory.extend(&common);
+        directory.extend([0; 10]);
+        directory.extend(offset.to_le_bytes());
+        directory.extend(name.as_bytes());
+    }
+    let offset = zip.len() as u32;
+    zip.extend(&directory);
+    zip.extend(b"PK\x05\x06\0\0\0\0\x03\0\x03\0");
+    zip.extend((directory.len() as u32).to_le_bytes());
+    zip.extend(offset.to_le_bytes());
+    zip.extend([0; 2]);
+    zip
+}
+
+/// The checksum of a zip's entries.
+pub fn crc32(data: &[u8]) -> u32 {
+    !data.iter().fold(!0, |crc, &byte| {
+        (0..8).fold(
+            crc ^ u32::from(byte),
+            |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0xedb8_8320 } else { crc >> 1 },
+        )
+    })
+}
+
+/// Sends a signal to a process.
+pub fn signal(name: &str, pid: u32) {
+    let status = Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().expect("kill");
+    assert!(status.success());
+}
+
+/// Waits until none of the processes is left. The test's own time limit is the limit.
+pub fn assert_gone(pids: &[u32]) {
+    let is_there = |pid: &u32| std::fs::exists(format!("/proc/{pid}")).expect("/proc");
+    while pids.iter().any(is_there) {
+        std::thread::yield_now();
+    }
+}
+
+/// The processes that a process has started.
+pub fn children_of(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("threads");
+    let children = tasks.map(|task| {
+        let path = task.expect("a thread").path().join("children");
+        // A thread may have ended since.
+        std::fs::read_to_string(path).unwrap_or_default()
+    });
+    children
+        .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .map(|pid| pid.parse().expect("a number"))
+        .collect()
 }

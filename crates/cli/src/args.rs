@@ -75,11 +75,13 @@ pub struct ModelArgs {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "Examples:\n  ferroyolo predict -m yolo11n.pt -s bus.jpg --save out\n  \
                   ferroyolo predict -m yolo11n.pt -s 'photos/*.jpg' --conf 0.5 --classes 0,2\n  \
+                  ferroyolo predict -m yolo11n -s street.mp4 https://example.org/bus.jpg --save out\n  \
                   find . -name '*.png' | ferroyolo predict -s - --json -")]
 pub struct Predict {
     #[command(flatten)]
     pub model: ModelArgs,
-    /// Images, directories, globs; `-` reads paths from stdin [default: the sample picture built in]
+    /// Images, videos, directories, globs, URLs of pictures and streams, or the number of a camera; `-` reads them from
+    /// stdin. Videos, streams and cameras need the program ffmpeg [default: the sample picture built in]
     #[arg(short, long, value_name = "SOURCE", num_args = 1..)]
     pub source: Vec<PathBuf>,
     /// Size of the network's input: N for a square, or H,W [default: what the model was trained for]
@@ -122,8 +124,11 @@ pub struct Predict {
     /// Batches to work on at the same time; they divide the CPUs [default: 1, or with --policy one for each CPU]
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     pub workers: Option<usize>,
-    /// Save annotated pictures in this directory; of class maps and depth maps also the map, as classes/NAME.png or
-    /// depth/NAME.png (16 bits, metres times 256)
+    /// Of videos, streams and cameras take every Nth frame
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
+    pub vid_stride: usize,
+    /// Save annotated pictures and videos (.mp4) in this directory; of class maps and depth maps also the map, as
+    /// classes/NAME.png or depth/NAME.png (16 bits, metres times 256)
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
     /// Save labels as labels/NAME.txt: class, centre x, centre y, width, height, as shares of the image; outlines,

@@ -3,6 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::panic::resume_unwind;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread;
 
@@ -13,10 +14,12 @@ use super::input_size;
 use crate::args::Predict;
 use crate::crew::{Crew, Predicted, ProcessCrew, Sharing, Staffing, ThreadCrew};
 use crate::error::{Error, Outcome, Result};
+use crate::fetch::{is_offline, patience};
 use crate::input::pipeline::Pipeline;
-use crate::input::sources::{self, Sources};
+use crate::input::sources::{self, Reading, Sources};
+use crate::input::video::{Children, Tools};
 use crate::model::{self, Loaded, head_name};
-use crate::output::console;
+use crate::output::console::{self, Progress};
 use crate::output::json::{JsonSink, is_stdout};
 use crate::output::report::Report;
 use crate::output::save::Saver;
@@ -29,8 +32,16 @@ pub fn run(args: &Predict) -> Result<Outcome> {
     let staffing = Staffing::of(args.policy, args.workers, args.model.threads).with_batch(args.batch);
     let loaded = model::load(&args.model, staffing.threads, args.quiet)?;
     let options = options(args, &loaded.model)?;
-    let sources = sources::find(&args.source);
-    let mut report = report(args, &sources, &loaded)?;
+    // On each way out, nothing that was started for a video is left behind.
+    let children = Ended(Children::default());
+    let tools = Arc::new(Tools::new(children.0.clone(), patience()?));
+    let reading = Reading {
+        tools: Arc::clone(&tools),
+        vid_stride: args.vid_stride as u64,
+        is_offline: is_offline(args.model.offline),
+    };
+    let sources = sources::find(&args.source, &reading);
+    let mut report = report(args, &sources, &loaded, tools)?;
     // From here on the first Ctrl-C ends in order: what is on its way is finished and told.
     let shutdown = Shutdown::install().map_err(|error| Error::named("signals", error))?;
     let stop = || shutdown.requested().is_some();
@@ -57,8 +68,17 @@ pub fn run(args: &Predict) -> Result<Outcome> {
     Ok(if report.n_failures() > 0 { Outcome::SomeFailed } else { Outcome::Done })
 }
 
-fn report(args: &Predict, sources: &Sources, loaded: &Loaded) -> Result<Report> {
-    let saver = Saver::new(args, &sources.directories)?;
+/// Ends the children when it goes.
+struct Ended(Children);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+fn report(args: &Predict, sources: &Sources, loaded: &Loaded, tools: Arc<Tools>) -> Result<Report> {
+    let saver = Saver::new(args, &sources.directories, tools)?;
     let json = args.json.as_deref().map(|target| {
         let inputs = sources.files.iter().map(PathBuf::as_path).chain(loaded.path.as_deref());
         JsonSink::open(target, inputs)
@@ -66,7 +86,9 @@ fn report(args: &Predict, sources: &Sources, loaded: &Loaded) -> Result<Report> 
     let json = json.transpose()?;
     let json_on_terminal = args.json.as_deref().is_some_and(is_stdout) && io::stdout().is_terminal();
     let show_progress = !args.quiet && !json_on_terminal;
-    Ok(Report::new(args, sources.total, show_progress, json, saver))
+    // How many frames there will be is not known.
+    let expected = sources.total.filter(|_| !sources.has_video);
+    Ok(Report::new(args, sources.total, Progress::new(expected, show_progress), json, saver))
 }
 
 fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
@@ -146,10 +168,10 @@ fn predict<C: Crew>(
 
 fn report_all<C: Crew>(crew: &C, pending: &Receiver<C::Pending>, report: &mut Report) -> Result<()> {
     for batch in pending {
-        for Predicted { path, image, results } in crew.finish(batch) {
+        for Predicted { label, image, results } in crew.finish(batch) {
             match results {
-                Ok(results) => report.picture(&path, image.as_ref(), &results)?,
-                Err(error) => report.failure(&path, &error)?,
+                Ok(results) => report.picture(&label, image.as_ref(), &results)?,
+                Err(error) => report.failure(&label, &error)?,
             }
         }
     }

@@ -7,7 +7,6 @@ mod processes;
 mod threads;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::thread;
 
@@ -15,7 +14,7 @@ use ferroyolo::{Image, Results};
 use ferroyolo_concurrency::engine::Policy;
 
 use crate::error::Result;
-use crate::input::pipeline::{Decode, Picture};
+use crate::input::pipeline::{Decode, Label, Picture};
 
 pub use processes::ProcessCrew;
 pub use threads::ThreadCrew;
@@ -110,8 +109,8 @@ impl Staffing {
 /// What became of one picture.
 #[derive(Debug)]
 pub struct Predicted {
-    /// The path as given, or the name of a built-in picture.
-    pub path: PathBuf,
+    /// What it is called.
+    pub label: Label,
     /// The pixels, if they were decoded in this process.
     pub image: Option<Image>,
     /// What was found, or why nothing could be.

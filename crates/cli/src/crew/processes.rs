@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use ferroyolo::{PredictOptions, Results};
+use ferroyolo::{Image, PredictOptions, Results};
 use ferroyolo_concurrency::JobError;
 use ferroyolo_concurrency::engine::{self, PredictTicket, ProcessPredictor};
 use ferroyolo_concurrency::process::{ProcessPool, WorkerCommand};
+use image::codecs::bmp::BmpEncoder;
+use image::{ExtendedColorType, ImageEncoder as _};
 
 use super::{Crew, Predicted, Staffing};
 use crate::args::{ModelArgs, model_args};
@@ -111,34 +113,71 @@ impl Crew for ProcessCrew {
 
     const DECODE: Decode<Item> = keep;
 
-    fn submit(&self, batch: Vec<Picture<Item>>) -> Pending {
-        let to_send = |item: &Item| match item {
-            Item::File(path) => Some(engine::Picture::File(path.clone())),
-            Item::Memory(_, bytes) => Some(engine::Picture::Encoded(bytes.to_vec())),
-            Item::Broken(..) => None,
-        };
-        let pictures: Vec<_> =
-            batch.iter().filter_map(|picture| picture.image.as_ref().ok().and_then(to_send)).collect();
+    fn submit(&self, mut batch: Vec<Picture<Item>>) -> Pending {
+        let mut pictures = Vec::new();
+        for picture in &mut batch {
+            let to_send = match &picture.image {
+                Ok(item) => to_send(item),
+                Err(_) => continue,
+            };
+            match to_send {
+                Ok(to_send) => pictures.push(to_send),
+                Err(error) => picture.image = Err(Error::at(&picture.label.path, error)),
+            }
+        }
         let ticket = (!pictures.is_empty()).then(|| self.send(&pictures));
         Pending { batch, pictures, ticket }
     }
 
     fn finish(&self, Pending { batch, pictures, ticket }: Pending) -> Vec<Predicted> {
         let mut all_results = ticket.map_or_else(Vec::new, |ticket| self.wait(&pictures, ticket)).into_iter();
-        let mut finish = |Picture { path, image: item }| {
+        let mut finish = |Picture { label, image: item }| {
             let found = item.and_then(|item| {
                 let results = all_results
                     .next()
                     .unwrap_or_else(|| Err(Error::failed("the worker gave no result")))
-                    .map_err(|error| Error::at(&path, error))?;
-                let image = self.wants_images.then(|| decode(&item)).transpose()?;
-                Ok((image, results.with_path(&path)))
+                    .map_err(|error| Error::at(&label.path, error))?;
+                let image = self.wants_images.then(|| decode(item)).transpose()?;
+                Ok((image, results.with_path(&label.path)))
             });
             match found {
-                Ok((image, results)) => Predicted { path, image, results: Ok(results) },
-                Err(error) => Predicted { path, image: None, results: Err(error) },
+                Ok((image, results)) => Predicted { label, image, results: Ok(results) },
+                Err(error) => Predicted { label, image: None, results: Err(error) },
             }
         };
         batch.into_iter().map(&mut finish).collect()
+    }
+}
+
+/// A picture in the form in which it goes to a worker; frames as BMP, which keeps them as they are.
+fn to_send(item: &Item) -> Result<engine::Picture> {
+    match item {
+        Item::File(path) => Ok(engine::Picture::File(path.clone())),
+        Item::Memory(_, bytes) => Ok(engine::Picture::Encoded(bytes.to_vec())),
+        Item::Fetched(_, bytes) => Ok(engine::Picture::Encoded(bytes.clone())),
+        Item::Frame(frame) => bmp(&frame.image).map(engine::Picture::Encoded),
+        Item::Url(_) | Item::Broken(..) | Item::Cut(..) => Err(Error::failed("was not fetched")),
+    }
+}
+
+fn bmp(image: &Image) -> Result<Vec<u8>> {
+    let side = |side: usize| u32::try_from(side).map_err(|_| Error::failed("the frame is too large"));
+    let (width, height) = (side(image.width())?, side(image.height())?);
+    let mut bytes = Vec::new();
+    BmpEncoder::new(&mut bytes)
+        .write_image(image.pixels(), width, height, ExtendedColorType::Rgb8)
+        .map_err(|error| Error::named("the frame", error))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_reach_workers_as_they_are() {
+        let pixels = (0..3 * 7 * 5).map(|n| (n * 37 % 251) as u8).collect();
+        let image = Image::from_rgb8(7, 5, pixels).unwrap();
+        assert!(Image::decode(&bmp(&image).unwrap()).unwrap() == image);
     }
 }

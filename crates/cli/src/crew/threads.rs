@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use ferroyolo::{Image, Model, PredictOptions, Results};
@@ -12,7 +12,7 @@ use ferroyolo_concurrency::{AppError, JobError, TaskQueue, Ticket};
 
 use super::{Crew, Policy, Predicted};
 use crate::error::{Error, Result};
-use crate::input::pipeline::{Decode, Picture, decode, describe};
+use crate::input::pipeline::{Decode, Label, Picture, decode, describe};
 
 /// Threads with a queue before them.
 pub struct ThreadCrew {
@@ -36,24 +36,24 @@ impl ThreadCrew {
 
 impl Crew for ThreadCrew {
     type Source = Image;
-    type Pending = (Vec<PathBuf>, std::result::Result<Ticket<Vec<Predicted>>, JobError>);
+    type Pending = (Vec<Label>, std::result::Result<Ticket<Vec<Predicted>>, JobError>);
 
     const DECODE: Decode<Image> = decode;
 
     fn submit(&self, batch: Vec<Picture<Image>>) -> Self::Pending {
-        let paths = batch.iter().map(|picture| picture.path.clone()).collect();
-        (paths, self.queue.submit(batch).map_err(|_| JobError::Closed))
+        let labels = batch.iter().map(|picture| picture.label.clone()).collect();
+        (labels, self.queue.submit(batch).map_err(|_| JobError::Closed))
     }
 
-    fn finish(&self, (paths, ticket): Self::Pending) -> Vec<Predicted> {
+    fn finish(&self, (labels, ticket): Self::Pending) -> Vec<Predicted> {
         match ticket.and_then(Ticket::wait) {
             Ok(predicted) => predicted,
             Err(error) => {
-                let failed = |path: PathBuf| {
-                    let results = Err(Error::at(&path, error.to_string()));
-                    Predicted { path, image: None, results }
+                let failed = |label: Label| {
+                    let results = Err(Error::at(&label.path, error.to_string()));
+                    Predicted { label, image: None, results }
                 };
-                paths.into_iter().map(failed).collect()
+                labels.into_iter().map(failed).collect()
             }
         }
     }
@@ -67,15 +67,15 @@ fn predict_batch(
 ) -> Vec<Predicted> {
     let images: Vec<&Image> = batch.iter().filter_map(|picture| picture.image.as_ref().ok()).collect();
     let mut all_results = predict_each(predictor, options, &images).into_iter();
-    let mut finish = |Picture { path, image }| match image {
-        Err(error) => Predicted { path, image: None, results: Err(error) },
+    let mut finish = |Picture { label, image }| match image {
+        Err(error) => Predicted { label, image: None, results: Err(error) },
         Ok(image) => {
             let results = match all_results.next() {
-                Some(results) => results.map_err(|error| Error::at(&path, error)),
-                None => Err(without_result(&path)),
+                Some(results) => results.map_err(|error| Error::at(&label.path, error)),
+                None => Err(without_result(&label.path)),
             };
-            let results = results.map(|results| results.with_path(&path));
-            Predicted { path, image: Some(image), results }
+            let results = results.map(|results| results.with_path(&label.path));
+            Predicted { label, image: Some(image), results }
         }
     };
     batch.into_iter().map(&mut finish).collect()

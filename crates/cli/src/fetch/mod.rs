@@ -1,10 +1,12 @@
-//! The network: well-known models by name.
+//! The network: well-known models by name, and pictures by URL.
 //!
 //! Nothing else of this project opens a connection, and this only for what the command line names.
 
 pub mod cache;
 mod http;
 pub mod known;
+pub mod picture;
+pub mod url;
 
 use std::time::Duration;
 
@@ -25,6 +27,11 @@ const MAX_TIMEOUT_S: f64 = 86_400.0;
 /// Whether the network is not to be used, by the flag or by the environment.
 pub fn is_offline(flag: bool) -> bool {
     flag || std::env::var_os(OFFLINE).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// The error for what would need the network while it is not to be used.
+pub fn offline_error(name: &str) -> Error {
+    Error::failed(format!("{name}: not fetched, since --offline or {OFFLINE} forbids it"))
 }
 
 /// How long to wait for a sign of life from a server: `$FERROYOLO_TIMEOUT` seconds, else half a minute.

@@ -15,7 +15,10 @@ use std::time::Duration;
 
 use ferroyolo::Image;
 
+use super::video::{Frame, Place};
 use crate::error::{Error, Result};
+use crate::fetch::picture;
+use crate::fetch::url::without_password;
 
 /// One picture to decode, or the reason why there is none.
 #[derive(Debug)]
@@ -24,21 +27,38 @@ pub enum Item {
     File(PathBuf),
     /// An encoded picture in memory, and the name to show for it.
     Memory(&'static str, &'static [u8]),
+    /// A picture to be fetched.
+    Url(String),
+    /// An encoded picture that was fetched, and what to call it.
+    Fetched(String, Vec<u8>),
+    /// A frame of a video.
+    Frame(Frame),
     /// A source that led to no picture, and what is wrong with it.
     Broken(String, Error),
+    /// The place at which a video broke off, and why.
+    Cut(Place, Error),
 }
 
 /// A picture that came out of the pipeline.
 #[derive(Debug)]
 pub struct Picture<T> {
-    /// The path as given, or the name of a built-in picture.
-    pub path: PathBuf,
+    /// What it is.
+    pub label: Label,
     /// The decoded picture.
     pub image: Result<T>,
 }
 
+/// What a picture is called, and where it belongs.
+#[derive(Clone, Debug, Default)]
+pub struct Label {
+    /// The path as given, the URL, or the name of a built-in picture.
+    pub path: PathBuf,
+    /// Of a frame, its place in the video.
+    pub place: Option<Place>,
+}
+
 /// Turns an item into a picture.
-pub type Decode<T> = fn(&Item) -> Result<T>;
+pub type Decode<T> = fn(Item) -> Result<T>;
 
 type Job<T> = (Item, SyncSender<Picture<T>>);
 
@@ -82,28 +102,47 @@ impl<T: Send + 'static> Pipeline<T> {
                 Err(RecvTimeoutError::Disconnected) => return None,
             }
         };
-        Some(slot.recv().unwrap_or_else(|_| Picture {
-            path: PathBuf::new(),
-            image: Err(Error::failed("the decoding thread ended before the picture was done")),
-        }))
+        // A picture that is fetched can take long, too.
+        loop {
+            if stop() {
+                return None;
+            }
+            match slot.recv_timeout(LOOK_EVERY) {
+                Ok(picture) => return Some(picture),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => {
+                    let error = Error::failed("the decoding thread ended before the picture was done");
+                    return Some(Picture { label: Label::default(), image: Err(error) });
+                }
+            }
+        }
     }
 }
 
-/// Decodes an item: reads the file, or the bytes in memory.
-pub fn decode(item: &Item) -> Result<Image> {
+/// Decodes an item: reads the file, fetches what is in the network, or takes the bytes in memory.
+pub fn decode(item: Item) -> Result<Image> {
     match item {
-        Item::File(path) => Image::open(path).map_err(|error| Error::at(path, error)),
+        Item::File(path) => Image::open(&path).map_err(|error| Error::at(&path, error)),
         Item::Memory(name, bytes) => Image::decode(bytes).map_err(|error| Error::named(name, error)),
-        Item::Broken(name, _) => Err(Error::failed(name.clone())),
+        Item::Fetched(name, bytes) => Image::decode(&bytes).map_err(|error| Error::named(&name, error)),
+        Item::Frame(frame) => Ok(frame.image),
+        Item::Url(_) => decode(keep(item)?),
+        Item::Broken(_, error) | Item::Cut(_, error) => Err(error),
     }
 }
 
-/// Leaves the decoding to somebody else.
-pub fn keep(item: &Item) -> Result<Item> {
+/// Leaves the decoding to somebody else, and fetches only.
+pub fn keep(item: Item) -> Result<Item> {
     match item {
-        Item::File(path) => Ok(Item::File(path.clone())),
-        Item::Memory(name, bytes) => Ok(Item::Memory(name, bytes)),
-        Item::Broken(name, _) => Err(Error::failed(name.clone())),
+        Item::Url(url) => {
+            let name = without_password(&url);
+            match picture::fetch(&url) {
+                Ok(bytes) => Ok(Item::Fetched(name, bytes)),
+                Err(error) => Err(Error::named(&name, error)),
+            }
+        }
+        Item::Broken(_, error) | Item::Cut(_, error) => Err(error),
+        item => Ok(item),
     }
 }
 
@@ -147,17 +186,30 @@ fn run_decoder<T>(jobs: &Mutex<Receiver<Job<T>>>, decode: Decode<T>) {
 }
 
 fn finish<T>(item: Item, decode: Decode<T>) -> Picture<T> {
-    let path = match &item {
-        Item::File(path) => path.clone(),
-        Item::Memory(name, _) => PathBuf::from(name),
-        Item::Broken(name, _) => PathBuf::from(name),
-    };
+    let label = item.label();
     let image = match item {
-        Item::Broken(_, error) => Err(error),
-        item => catch_unwind(AssertUnwindSafe(|| decode(&item)))
-            .unwrap_or_else(|panic| Err(Error::at(&path, describe(&*panic)))),
+        Item::Broken(_, error) | Item::Cut(_, error) => Err(error),
+        item => catch_unwind(AssertUnwindSafe(|| decode(item)))
+            .unwrap_or_else(|panic| Err(Error::at(&label.path, describe(&*panic)))),
     };
-    Picture { path, image }
+    Picture { label, image }
+}
+
+impl Item {
+    fn label(&self) -> Label {
+        let place = match self {
+            Item::Frame(Frame { place, .. }) | Item::Cut(place, _) => Some(place.clone()),
+            _ => None,
+        };
+        let path = match self {
+            Item::File(path) => path.clone(),
+            Item::Memory(name, _) => PathBuf::from(name),
+            Item::Url(url) => PathBuf::from(without_password(url)),
+            Item::Fetched(name, _) | Item::Broken(name, _) => PathBuf::from(name),
+            Item::Frame(Frame { place, .. }) | Item::Cut(place, _) => place.video.name.clone(),
+        };
+        Label { path, place }
+    }
 }
 
 /// What a panic said.
@@ -174,7 +226,7 @@ mod tests {
     use super::*;
 
     /// Decodes `ok-N` to a picture N wide, panics at `panic`, fails at anything else.
-    fn decode_name(item: &Item) -> Result<Image> {
+    fn decode_name(item: Item) -> Result<Image> {
         let Item::File(path) = item else { return Err(Error::failed("not a file")) };
         let name = path.to_string_lossy();
         assert!(name != "panic", "asked to");

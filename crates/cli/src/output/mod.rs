@@ -7,3 +7,4 @@ mod labels;
 pub mod report;
 pub mod save;
 pub mod unique;
+mod video;

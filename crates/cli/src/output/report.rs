@@ -1,6 +1,6 @@
 //! What `predict` tells about each picture, and about all of them at the end.
 
-use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use ferroyolo::{Image, Results};
@@ -11,6 +11,8 @@ use super::json::{JsonSink, print_line};
 use super::save::Saver;
 use crate::args::Predict;
 use crate::error::{Error, Result};
+use crate::input::pipeline::Label;
+use crate::input::video::{Place, Video};
 
 /// Tells results in the order in which they are given to it.
 pub struct Report {
@@ -20,7 +22,10 @@ pub struct Report {
     saver: Option<Saver>,
     progress: Progress,
     total: Option<usize>,
+    /// Sources that were seen, a video once.
     n_seen: usize,
+    /// The video of the last frame, as long as nothing else has come.
+    video: Option<Arc<Video>>,
     n_done: usize,
     n_failures: usize,
     /// Milliseconds for preprocessing, inference and postprocessing of all pictures.
@@ -36,11 +41,11 @@ struct Failure<'a> {
 }
 
 impl Report {
-    /// Tells what `args` ask for; `total` is the number of pictures to come, if it is known.
+    /// Tells what `args` ask for; `total` is the number of sources to come, if it is known.
     pub fn new(
         args: &Predict,
         total: Option<usize>,
-        show_progress: bool,
+        progress: Progress,
         json: Option<JsonSink>,
         saver: Option<Saver>,
     ) -> Self {
@@ -50,9 +55,10 @@ impl Report {
             quiet: args.quiet,
             json,
             saver,
-            progress: Progress::new(total, show_progress),
+            progress,
             total,
             n_seen: 0,
+            video: None,
             n_done: 0,
             n_failures: 0,
             speed_ms: [0.0; 3],
@@ -65,9 +71,23 @@ impl Report {
         self.saver.is_some()
     }
 
+    /// Counts what `label` names, unless it is of the video that is counted already.
+    fn count(&mut self, label: &Label) {
+        let video = label.place.as_ref().map(|place| Arc::clone(&place.video));
+        let is_same = match (&self.video, &video) {
+            (Some(last), Some(video)) => Arc::ptr_eq(last, video),
+            _ => false,
+        };
+        if !is_same {
+            self.n_seen += 1;
+            self.video = video;
+        }
+    }
+
     /// Tells what was found in a picture, and saves what is to be saved of it.
-    pub fn picture(&mut self, path: &Path, image: Option<&Image>, results: &Results) -> Result<()> {
-        self.n_seen += 1;
+    pub fn picture(&mut self, label: &Label, image: Option<&Image>, results: &Results) -> Result<()> {
+        let path = &label.path;
+        self.count(label);
         self.n_done += 1;
         let speed = &results.speed;
         for (sum, ms) in
@@ -78,8 +98,10 @@ impl Report {
         if self.lines {
             let total = self.total.map_or_else(|| "?".into(), |n| n.to_string());
             let [h, w] = results.input_shape;
+            let kind = if label.place.is_some() { "video" } else { "image" };
+            let frame = label.place.as_ref().map(frame_of).unwrap_or_default();
             let line = format!(
-                "image {}/{total} {}: {h}x{w} {}, {:.1}ms",
+                "{kind} {}/{total} {frame}{}: {h}x{w} {}, {:.1}ms",
                 self.n_seen,
                 printable(path.display()),
                 printable(results.verbose()),
@@ -88,12 +110,16 @@ impl Report {
             self.progress.aside(|| print_line(&line))?;
         }
         if let Some(json) = &mut self.json {
-            let object = results.to_json();
+            let mut object = results.to_json();
+            if let (Some(place), Some(object)) = (&label.place, object.as_object_mut()) {
+                object.shift_insert(1, "frame".into(), place.number.into());
+                object.shift_insert(2, "time_s".into(), ((place.time_s() * 1e6).round() / 1e6).into());
+            }
             self.progress.aside(|| json.write(&object))?;
         }
         if let Some(saver) = &mut self.saver
             && let Err(error) = match image {
-                Some(image) => saver.save(path, image, results),
+                Some(image) => saver.save(label, image, results),
                 None => Err(Error::failed(format!("{}: not saved, its pixels are gone", path.display()))),
             }
         {
@@ -105,12 +131,12 @@ impl Report {
     }
 
     /// Tells why there is nothing about a picture.
-    pub fn failure(&mut self, path: &Path, error: &Error) -> Result<()> {
-        self.n_seen += 1;
+    pub fn failure(&mut self, label: &Label, error: &Error) -> Result<()> {
+        self.count(label);
         self.n_failures += 1;
         self.progress.aside(|| console::error(error));
         if let Some(json) = &mut self.json {
-            let path = path.to_string_lossy();
+            let path = label.path.to_string_lossy();
             let chain = error.chain();
             let message =
                 chain.strip_prefix(&*path).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&chain);
@@ -120,8 +146,12 @@ impl Report {
         Ok(())
     }
 
-    /// Tells the speed, and where files were saved.
+    /// Ends what is being saved, and tells the speed, and where files were saved.
     pub fn finish(&mut self) {
+        if let Some(Err(error)) = self.saver.as_mut().map(Saver::finish) {
+            self.n_failures += 1;
+            self.progress.aside(|| console::error(&error));
+        }
         if self.quiet {
             return;
         }
@@ -149,5 +179,14 @@ impl Report {
     /// How many pictures could not be read, predicted or saved.
     pub fn n_failures(&self) -> usize {
         self.n_failures
+    }
+}
+
+/// `(frame 12/300) `, or without the number of frames where that is not known.
+fn frame_of(place: &Place) -> String {
+    match place.video.n_frames {
+        // An estimate may be too low.
+        Some(n_frames) => format!("(frame {}/{}) ", place.number, n_frames.max(place.number)),
+        None => format!("(frame {}) ", place.number),
     }
 }

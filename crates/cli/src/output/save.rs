@@ -4,14 +4,19 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ferroyolo::{Image, Results};
 
 use super::file::write_atomically;
 use super::labels;
 use super::unique::{UniqueNames, as_component};
+use super::video::VideoWriter;
 use crate::args::Predict;
 use crate::error::{Error, Result};
+use crate::fetch::url;
+use crate::input::pipeline::Label;
+use crate::input::video::{Tools, Video};
 
 /// Extensions that pictures can be saved with; others become PNG.
 const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff"];
@@ -29,15 +34,32 @@ pub struct Saver {
     crops: bool,
     masks: bool,
     names: UniqueNames,
+    tools: Arc<Tools>,
+    current: Option<Current>,
     n_saved: usize,
     last: PathBuf,
+}
+
+/// The video whose frames are being saved.
+struct Current {
+    video: Arc<Video>,
+    stem: String,
+    writer: Writer,
+}
+
+/// How far an annotated video is.
+enum Writer {
+    NotBegun,
+    Open(VideoWriter),
+    /// It failed, which has been told.
+    Failed,
 }
 
 impl Saver {
     /// Makes the directory, if anything is to be saved.
     ///
-    /// Pictures lie in `source_directories`; errors if saving could overwrite them.
-    pub fn new(args: &Predict, source_directories: &[PathBuf]) -> Result<Option<Self>> {
+    /// Pictures lie in `source_directories`; errors if saving could overwrite them. `tools` encode videos.
+    pub fn new(args: &Predict, source_directories: &[PathBuf], tools: Arc<Tools>) -> Result<Option<Self>> {
         let pictures = args.save.is_some() || args.source.is_empty();
         if !(pictures || args.save_txt || args.save_crop || args.save_masks) {
             return Ok(None);
@@ -59,6 +81,8 @@ impl Saver {
             crops: args.save_crop,
             masks: args.save_masks,
             names: UniqueNames::default(),
+            tools,
+            current: None,
             n_saved: 0,
             last: PathBuf::new(),
         };
@@ -74,22 +98,30 @@ impl Saver {
         Ok(Some(saver))
     }
 
-    /// Saves what is wanted of one picture.
-    pub fn save(&mut self, path: &Path, image: &Image, results: &Results) -> Result<()> {
-        let stem = path.file_stem().unwrap_or(OsStr::new("image")).to_string_lossy();
-        let stem = self.names.take(&stem);
-        if self.pictures {
-            // Sources from stdin are known only now.
-            if self.is_own(path.parent().unwrap_or(Path::new(""))) && path.is_file() {
-                let directory = self.directory.display();
-                return Err(Error::failed(format!(
-                    "{}: not saved, {directory} holds the picture itself",
-                    path.display()
-                )));
+    /// Saves what is wanted of one picture, or of a frame, for which its number is added to the video's name.
+    pub fn save(&mut self, label: &Label, image: &Image, results: &Results) -> Result<()> {
+        let is_new = match &label.place {
+            Some(place) => self.follow(&label.path, &place.video)?,
+            None => self.finish().map(|()| true)?,
+        };
+        let stem = match (&label.place, &self.current) {
+            (Some(place), Some(current)) => {
+                let stem = format!("{}_{}", current.stem, place.number);
+                let has_map = results.class_map.is_some() || results.depth.is_some();
+                // Names that no file gets need not be remembered.
+                if self.labels || self.crops || self.masks || has_map { self.names.take(&stem) } else { stem }
             }
-            let target = self.directory.join(format!("{stem}.{}", saved_extension(path)));
-            results.plot(image).save(&target).map_err(|error| Error::at(&target, error))?;
-            self.last = target;
+            _ => self.names.take(&stem_of(&label.path)),
+        };
+        if self.pictures {
+            if label.place.is_some() {
+                self.save_frame(&label.path, image, results)?;
+            } else {
+                self.refuse_own(&label.path)?;
+                let target = self.directory.join(format!("{stem}.{}", saved_extension(&label.path)));
+                results.plot(image).save(&target).map_err(|error| Error::at(&target, error))?;
+                self.last = target;
+            }
             if let Some(map) = &results.class_map {
                 self.save_map("classes", &stem, map.to_png())?;
             }
@@ -109,7 +141,67 @@ impl Saver {
                 self.save_map("masks", &format!("{stem}_{}", idx + 1), masks.to_png(idx))?;
             }
         }
-        self.n_saved += 1;
+        self.n_saved += usize::from(is_new);
+        Ok(())
+    }
+
+    /// Ends the video whose frames were saved last, if there is one.
+    pub fn finish(&mut self) -> Result<()> {
+        match self.current.take() {
+            Some(Current { writer: Writer::Open(writer), .. }) => writer.finish(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Turns to `video`; whether it is another one than before.
+    fn follow(&mut self, path: &Path, video: &Arc<Video>) -> Result<bool> {
+        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.video, video)) {
+            return Ok(false);
+        }
+        let ended = self.finish();
+        let stem = self.names.take(&stem_of(path));
+        self.current = Some(Current { video: Arc::clone(video), stem, writer: Writer::NotBegun });
+        ended.map(|()| true)
+    }
+
+    /// Adds a frame to the annotated video. After a failure, which is told once, there is none.
+    fn save_frame(&mut self, path: &Path, image: &Image, results: &Results) -> Result<()> {
+        let Some(Current { video, stem, writer }) = &self.current else { return Ok(()) };
+        let written = match writer {
+            Writer::Failed => return Ok(()),
+            Writer::Open(_) => Ok(None),
+            Writer::NotBegun => {
+                let target = self.directory.join(format!("{stem}.mp4"));
+                let rate = video.rate.with_stride(video.stride);
+                let writer = self
+                    .refuse_own(path)
+                    .and_then(|()| VideoWriter::create(&self.tools, &target, image.shape(), &rate));
+                self.last = target;
+                writer.map(Some)
+            }
+        };
+        let Some(current) = &mut self.current else { return Ok(()) };
+        let written = written.and_then(|begun| {
+            if let Some(writer) = begun {
+                current.writer = Writer::Open(writer);
+            }
+            match &mut current.writer {
+                Writer::Open(writer) => writer.write(&results.plot(image)),
+                Writer::NotBegun | Writer::Failed => Ok(()),
+            }
+        });
+        if written.is_err() {
+            current.writer = Writer::Failed;
+        }
+        written
+    }
+
+    /// Errors if the source at `path` lies where pictures are saved; sources from stdin are known only late.
+    fn refuse_own(&self, path: &Path) -> Result<()> {
+        if self.is_own(path.parent().unwrap_or(Path::new(""))) && path.is_file() {
+            let (path, directory) = (path.display(), self.directory.display());
+            return Err(Error::failed(format!("{path}: not saved, {directory} holds the picture itself")));
+        }
         Ok(())
     }
 
@@ -118,7 +210,7 @@ impl Saver {
         match self.n_saved {
             0 => None,
             1 if self.pictures => Some(format!("saved {}", self.last.display())),
-            n => Some(format!("saved results of {n} image(s) in {}", self.directory.display())),
+            n => Some(format!("saved results of {n} source(s) in {}", self.directory.display())),
         }
     }
 
@@ -166,7 +258,17 @@ fn new_run(runs: &Path) -> Result<PathBuf> {
     Err(Error::failed(format!("{}: has no free name", runs.display())))
 }
 
+/// What files about the picture, video or URL are called.
+fn stem_of(path: &Path) -> String {
+    match path.to_str().filter(|text| url::kind(text).is_some()) {
+        Some(url) => url::file_stem(url),
+        None => path.file_stem().unwrap_or(OsStr::new("image")).to_string_lossy().into_owned(),
+    }
+}
+
 fn saved_extension(path: &Path) -> String {
+    let of_url = path.to_str().filter(|text| url::kind(text).is_some()).map(url::path_of);
+    let path = of_url.as_deref().map_or(path, Path::new);
     let extension = path.extension().and_then(OsStr::to_str).unwrap_or_default().to_ascii_lowercase();
     if EXTENSIONS.contains(&extension.as_str()) { extension } else { "png".into() }
 }
@@ -202,7 +304,14 @@ mod tests {
 
     #[test]
     fn pictures_keep_a_format_that_can_be_written() {
-        for (path, extension) in [("a.JPG", "jpg"), ("a.webp", "webp"), ("a.gif", "png"), ("a", "png")] {
+        for (path, extension) in [
+            ("a.JPG", "jpg"),
+            ("a.webp", "webp"),
+            ("a.gif", "png"),
+            ("a", "png"),
+            ("https://a/b.jpg?c", "jpg"),
+            ("https://a/b", "png"),
+        ] {
             assert_eq!(saved_extension(Path::new(path)), extension);
         }
     }

@@ -12,5 +12,7 @@ mod server;
 mod sources;
 mod support;
 mod tasks;
+mod urls;
 mod usage;
 mod val;
+mod video;

@@ -25,6 +25,8 @@ pub enum Reply {
     Length(u64),
     /// The file, when the channel is closed.
     After(Receiver<()>, Vec<u8>),
+    /// The bytes again and again, until nobody takes them.
+    Endless(Vec<u8>),
 }
 
 /// A server on a port of its own, until it is dropped.
@@ -128,6 +130,12 @@ fn answer(mut stream: &TcpStream, reply: Reply) -> std::io::Result<bool> {
         Reply::Length(n_bytes) => {
             head("200 OK", &format!("Content-Length: {n_bytes}\r\n"))?;
             return Ok(true);
+        }
+        Reply::Endless(bytes) => {
+            head("200 OK", "")?;
+            loop {
+                stream.write_all(&bytes)?;
+            }
         }
     }
     Ok(false)

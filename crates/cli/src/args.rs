@@ -93,9 +93,9 @@ pub struct Predict {
     /// Of two boxes of a class that overlap more than this, keep the better
     #[arg(long, value_name = "0..1", default_value = "0.7", value_parser = parse_share)]
     pub iou: f32,
-    /// Most boxes for an image
-    #[arg(long, value_name = "N", default_value = "300", value_parser = parse_count)]
-    pub max_det: usize,
+    /// Most boxes for an image [default: 300]
+    #[arg(long, value_name = "N", value_parser = parse_count)]
+    pub max_det: Option<usize>,
     /// Keep only these classes, given by number
     #[arg(long, value_name = "IDS", value_delimiter = ',')]
     pub classes: Option<Vec<usize>>,

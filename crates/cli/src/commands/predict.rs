@@ -24,6 +24,9 @@ use crate::output::json::{JsonSink, is_stdout};
 use crate::output::report::Report;
 use crate::output::save::Saver;
 
+/// Most boxes for an image, unless `--max-det` says otherwise.
+const DEFAULT_MAX_DET: usize = 300;
+
 /// More decoding threads than this are never waited for.
 const MAX_DECODERS: usize = 4;
 
@@ -95,8 +98,12 @@ fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
     let task = model.task();
     let has_boxes = matches!(task, Task::Detect | Task::Segment | Task::Pose);
     let is_map = matches!(task, Task::Semantic | Task::Depth);
+    let finds_objects = has_boxes || task == Task::Obb;
     for (flag, is_given, is_possible) in [
-        ("--classes", args.classes.is_some(), has_boxes || task == Task::Obb),
+        ("--classes", args.classes.is_some(), finds_objects),
+        ("--max-det", args.max_det.is_some(), finds_objects),
+        ("--agnostic-nms", args.agnostic_nms, finds_objects),
+        ("--multi-label", args.multi_label, finds_objects),
         ("--save-txt", args.save_txt, !is_map),
         ("--save-crop", args.save_crop, has_boxes),
         ("--save-masks", args.save_masks, task == Task::Segment),
@@ -105,6 +112,9 @@ fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
         if is_given && !is_possible {
             return Err(Error::Usage(format!("{flag}: not with a model for {task}")));
         }
+    }
+    if args.agnostic_nms && args.head == Head::OneToOne {
+        return Err(Error::Usage("--agnostic-nms: not with --head one2one, which suppresses nothing".into()));
     }
     let n_classes = model.n_classes();
     if let Some(class) = args.classes.iter().flatten().find(|&&class| class >= n_classes) {
@@ -120,7 +130,7 @@ fn options(args: &Predict, model: &Model) -> Result<PredictOptions> {
         imgsz: Some(input_size(args.imgsz, model)),
         conf: args.conf,
         iou: args.iou,
-        max_det: args.max_det,
+        max_det: args.max_det.unwrap_or(DEFAULT_MAX_DET),
         classes: args.classes.clone(),
         agnostic_nms: args.agnostic_nms,
         rect: !args.no_rect,

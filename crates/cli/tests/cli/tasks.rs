@@ -151,7 +151,18 @@ fn flags_that_make_no_sense_for_the_task_are_refused() {
     place.picture("a.png", 20, 20);
     for (name, flag) in [
         ("classify", &["--classes", "0"][..]),
+        ("classify", &["--max-det", "3"]),
+        ("classify", &["--agnostic-nms"]),
+        ("classify", &["--multi-label"]),
         ("semantic26", &["--classes", "0"]),
+        ("semantic26", &["--max-det", "3"]),
+        ("semantic26", &["--agnostic-nms"]),
+        ("semantic26", &["--save-crop"]),
+        ("depth26", &["--classes", "0"]),
+        ("depth26", &["--max-det", "3"]),
+        ("depth26", &["--agnostic-nms"]),
+        ("depth26", &["--save-crop"]),
+        ("detect26", &["--agnostic-nms", "--head", "one2one"]),
         ("semantic26", &["--save-txt"]),
         ("depth26", &["--save-txt"]),
         ("obb26", &["--save-crop"]),
@@ -167,9 +178,109 @@ fn flags_that_make_no_sense_for_the_task_are_refused() {
     }
 }
 
+const WITH_OBJECTS: [&str; 6] = ["detect8", "detect26", "segment9", "pose8", "obb12", "obb26"];
+
 #[test]
-fn crops_are_cut_out_of_pictures_with_masks() {
-    let (place, object) = predict("segment9", &["--save-crop", "--save", "out"]);
-    assert!(!results(&object).is_empty());
-    assert!(!place.files("out/crops").is_empty());
+fn classes_are_chosen_in_every_task_with_objects() {
+    for name in WITH_OBJECTS {
+        let (_, all) = predict(name, &["--max-det", "10000"]);
+        let class = &results(&all)[0]["class"];
+        let (_, chosen) = predict(name, &["--max-det", "10000", "--classes", &class.to_string()]);
+        let expected: Vec<_> = results(&all).iter().filter(|found| found["class"] == *class).collect();
+        assert_eq!(results(&chosen).iter().collect::<Vec<_>>(), expected, "{name}");
+        // Several are a union.
+        let other = results(&all).iter().map(|found| &found["class"]).find(|other| *other != class);
+        let Some(other) = other else { continue };
+        let (_, both) = predict(name, &["--max-det", "10000", "--classes", &format!("{class},{other}")]);
+        let expected = results(&all).iter().filter(|found| [class, other].contains(&&found["class"]));
+        assert_eq!(results(&both).iter().collect::<Vec<_>>(), expected.collect::<Vec<_>>(), "{name}");
+    }
+}
+
+#[test]
+fn the_most_confident_are_kept_in_every_task_with_objects() {
+    for name in WITH_OBJECTS {
+        let (_, all) = predict(name, &[]);
+        let n_all = results(&all).len();
+        assert!(n_all > 1, "{name}: {n_all}");
+        for n in [1, n_all - 1] {
+            let (_, most) = predict(name, &["--max-det", &n.to_string()]);
+            assert_eq!(results(&most), &results(&all)[..n], "{name}");
+        }
+    }
+}
+
+/// Whether a box lies inside the picture, rather than being cut off at its edges after the suppression.
+fn is_whole(found: &Value) -> bool {
+    let side = |key: &str| found["box"][key].as_f64().expect("a number");
+    side("x1") > 0.0 && side("y1") > 0.0 && side("x2") < 80.0 && side("y2") < 60.0
+}
+
+/// How much of both boxes together lies in both.
+fn iou(a: &Value, b: &Value) -> f64 {
+    let side = |found: &Value, key: &str| found["box"][key].as_f64().expect("a number");
+    let overlap = |from: &str, to: &str| {
+        let end = side(a, to).min(side(b, to));
+        (end - side(a, from).max(side(b, from))).max(0.0)
+    };
+    let area =
+        |found: &Value| (side(found, "x2") - side(found, "x1")) * (side(found, "y2") - side(found, "y1"));
+    let both = overlap("x1", "x2") * overlap("y1", "y2");
+    both / (area(a) + area(b) - both)
+}
+
+#[test]
+fn classes_suppress_each_other_when_asked_to() {
+    let flags = ["--max-det", "10000", "--iou", "0.3"];
+    let mut n_pairs = 0;
+    for name in WITH_OBJECTS {
+        let (_, each) = predict(name, &flags);
+        let (_, agnostic) = predict(name, &[&flags[..], &["--agnostic-nms"]].concat());
+        let (each, agnostic) = (results(&each), results(&agnostic));
+        assert_eq!(agnostic[0], each[0], "{name}: the best box is suppressed by none");
+        assert!(agnostic.len() <= each.len(), "{name}");
+        if name.starts_with("obb") {
+            continue;
+        }
+        let overlapping = |found: &[Value]| {
+            let found: Vec<_> = found.iter().filter(|found| is_whole(found)).collect();
+            let pairs =
+                found.iter().enumerate().flat_map(|(idx, a)| found[..idx].iter().map(move |b| (a, b)));
+            pairs.filter(|(a, b)| iou(a, b) > 0.301).count()
+        };
+        assert_eq!(overlapping(agnostic), 0, "{name}");
+        n_pairs += overlapping(each);
+    }
+    assert!(n_pairs > 0, "boxes of different classes have to overlap somewhere");
+}
+
+#[test]
+fn confidences_end_the_lines_of_every_task() {
+    for name in WITH_OBJECTS {
+        let flags = ["--save", "out", "--save-txt", "--max-det", "5"];
+        let (without, object) = predict(name, &flags);
+        let (with, _) = predict(name, &[&flags[..], &["--save-conf"]].concat());
+        let (without, with) = (lines(&without), lines(&with));
+        assert!(!with.is_empty() && with.len() == without.len(), "{name}");
+        let confidences: Vec<f64> =
+            results(&object).iter().map(|found| found["confidence"].as_f64().expect("a number")).collect();
+        for (with, without) in with.iter().zip(&without) {
+            assert_eq!(with[..with.len() - 1], without[..], "{name}");
+            let told: f64 = with[with.len() - 1].parse().expect("a number");
+            assert!(confidences.iter().any(|confidence| (confidence - told).abs() < 2e-5), "{name}: {told}");
+        }
+    }
+    // A classification's lines have it in any case.
+    let (plain, _) = predict("classify", &["--save", "out", "--save-txt"]);
+    let (asked, _) = predict("classify", &["--save", "out", "--save-txt", "--save-conf"]);
+    assert_eq!(lines(&plain), lines(&asked));
+}
+
+#[test]
+fn crops_are_cut_out_where_there_are_upright_boxes() {
+    for name in ["detect8", "segment9", "pose8"] {
+        let (place, object) = predict(name, &["--save-crop", "--save", "out", "--max-det", "4"]);
+        let n_crops = place.files("out/crops").len();
+        assert!(n_crops > 0 && n_crops <= results(&object).len(), "{name}: {n_crops}");
+    }
 }

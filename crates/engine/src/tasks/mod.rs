@@ -7,5 +7,6 @@ pub(crate) mod fit;
 pub(crate) mod map;
 pub(crate) mod nms;
 mod obb;
+mod prob_iou;
 mod scale;
 pub(crate) mod segment;

@@ -12,6 +12,9 @@ use crate::modules::{Branch, DetectHead, Extra, Level, Regression};
 /// Slack on a threshold that is compared before the sigmoid, so that rounding there can't drop a box.
 const LOGIT_SLACK: f32 = 1e-3;
 
+/// Pairs of anchor and class that are held before the worse ones are dropped.
+const MAX_PAIRS: usize = 1 << 16;
+
 /// What a box has to reach to become a candidate.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Filter<'a> {
@@ -41,10 +44,13 @@ impl Filter<'_> {
 pub(crate) struct Scratch {
     /// Largest class logit of each anchor.
     best: Vec<f32>,
-    /// Anchors, or anchor and class pairs, in the course of being ranked.
+    /// Anchors in the course of being ranked.
     ranked: Vec<(f32, u32)>,
-    pairs: Vec<(f32, u32)>,
+    pairs: Vec<Pair>,
 }
+
+/// A logit, and the rank of its anchor and its class.
+type Pair = (f32, (u32, u32));
 
 /// One branch of a head on one plan: where its outputs lie.
 pub(crate) struct Decoder<'a> {
@@ -248,22 +254,17 @@ impl<'a> Decoder<'a> {
         ranked.clear();
         ranked.extend(best.iter().zip(0..).map(|(&logit, anchor)| (logit, anchor)));
         keep_largest(ranked, k);
-        let n_classes = self.head.n_classes;
-        pairs.clear();
-        for (position, &(_, anchor)) in ranked.iter().enumerate() {
+        let logits = |&(_, anchor): &(f32, u32)| {
             let (level, cell) = self.locate(anchor as usize);
-            let logits = level.logits(arena, image, cell);
-            pairs.extend(
-                logits.iter().zip(0..).map(|(&logit, class)| (logit, (position * n_classes) as u32 + class)),
-            );
-        }
-        keep_largest(pairs, k);
-        for (row, &(logit, pair)) in pairs.iter().enumerate() {
-            let anchor = ranked[pair as usize / n_classes].1;
+            level.logits(arena, image, cell)
+        };
+        best_pairs(ranked.iter().map(logits), k, pairs);
+        for (row, &(logit, (rank, class))) in pairs.iter().enumerate() {
+            let anchor = ranked[rank as usize].1;
             let (level, cell) = self.locate(anchor as usize);
             let xyxy = self.corners(context, arena, level, image, cell);
             let score = sigmoid(logit) * level.objectness(arena, image, cell);
-            emit(row, Candidate { xyxy, score, class: pair % n_classes as u32, anchor });
+            emit(row, Candidate { xyxy, score, class, anchor });
         }
     }
 
@@ -377,9 +378,22 @@ fn logit(score: f32) -> f32 {
     (score / (1.0 - score)).ln()
 }
 
-/// Keeps the `k` largest, sorted by falling value, equal ones by index. NaN counts as smallest.
-fn keep_largest(items: &mut Vec<(f32, u32)>, k: usize) {
-    let by_value = |a: &(f32, u32), b: &(f32, u32)| {
+/// The best `k` pairs of an anchor, by its place in `anchors`, and a class; `anchors` gives the logits of each.
+fn best_pairs<'a>(anchors: impl Iterator<Item = &'a [f32]>, k: usize, pairs: &mut Vec<Pair>) {
+    pairs.clear();
+    for (rank, logits) in (0..).zip(anchors) {
+        pairs.extend(logits.iter().zip(0..).map(|(&logit, class)| (logit, (rank, class))));
+        // Anchors times classes may be more than memory holds.
+        if pairs.len() > MAX_PAIRS.max(2 * k) {
+            keep_largest(pairs, k);
+        }
+    }
+    keep_largest(pairs, k);
+}
+
+/// Keeps the `k` largest, sorted by falling value, equal ones by key. NaN counts as smallest.
+fn keep_largest<K: Copy + Ord>(items: &mut Vec<(f32, K)>, k: usize) {
+    let by_value = |a: &(f32, K), b: &(f32, K)| {
         let number = |value: f32| if value.is_nan() { f32::NEG_INFINITY } else { value };
         number(b.0).total_cmp(&number(a.0)).then(a.1.cmp(&b.1))
     };
@@ -401,6 +415,21 @@ mod tests {
         assert_eq!(items, [(3.0, 2), (3.0, 3), (2.0, 4)]);
         keep_largest(&mut items, 9);
         assert_eq!(items.len(), 3);
+    }
+
+    #[test]
+    fn pairs_of_many_classes_are_dropped_on_the_way() {
+        let (n_anchors, n_classes, k) = (60, 20_000, 90);
+        let logits: Vec<f32> = (0..n_anchors * n_classes).map(|idx| (idx * 7919 % 4099) as f32).collect();
+        let mut all: Vec<Pair> = Vec::new();
+        for (idx, &logit) in logits.iter().enumerate() {
+            all.push((logit, ((idx / n_classes) as u32, (idx % n_classes) as u32)));
+        }
+        all.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        let mut pairs = Vec::new();
+        best_pairs(logits.chunks(n_classes), k, &mut pairs);
+        assert_eq!(pairs, all[..k]);
+        assert!(pairs.capacity() < 4 * MAX_PAIRS, "{}", pairs.capacity());
     }
 
     #[test]

@@ -255,12 +255,13 @@ fn class_map(logits: MapView<'_>, letterbox: &Letterbox) -> Vec<u16> {
 /// Index of the largest value, the first of equal ones.
 fn largest(values: &[f32]) -> u16 {
     let mut best = (f32::NEG_INFINITY, 0);
-    for (&value, idx) in values.iter().zip(0..) {
+    for (idx, &value) in values.iter().enumerate() {
         if value > best.0 {
             best = (value, idx);
         }
     }
-    best.1
+    // A model file has 65536 classes at most.
+    best.1 as u16
 }
 
 fn check_finite(values: &[f32]) -> Result<()> {
@@ -340,6 +341,8 @@ mod tests {
         assert_eq!(largest(&[1.0, 3.0, 3.0, 2.0]), 1);
         assert_eq!(largest(&[f32::NEG_INFINITY, -1e30]), 1);
         assert_eq!(largest(&[0.0, -0.0]), 0);
+        let most = [vec![0.0; 65_535], vec![1.0]].concat();
+        assert_eq!(largest(&most), 65_535);
     }
 
     #[test]

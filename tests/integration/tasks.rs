@@ -128,6 +128,18 @@ fn every_task_has_its_parts_whatever_the_picture() {
 }
 
 #[test]
+fn inputs_beyond_all_measure_are_refused() {
+    for (name, _) in GOLDENS {
+        let model = golden(name);
+        for imgsz in [[usize::MAX; 2], [1 << 40, 1 << 40], [64, 1 << 30]] {
+            let options = PredictOptions { imgsz: Some(imgsz), ..PredictOptions::default() };
+            let error = model.predict(&picture(9, 5), &options).expect_err(name);
+            assert_eq!(error.kind(), ErrorKind::Shape, "{name}: {error}");
+        }
+    }
+}
+
+#[test]
 fn reference_networks_find_things_in_photographs() {
     let Some(shared) = shared("reference_networks_find_things_in_photographs") else { return };
     let image = Image::open(shared.join("coco64/images/000000000009.jpg")).expect("a photograph");

@@ -252,6 +252,9 @@ impl Session {
         let start = Instant::now();
 
         let imgsz = options.imgsz.unwrap_or(self.model.imgsz);
+        if imgsz.iter().any(|&side| side > MAX_SIDE) {
+            return Err(self.wrong_size(imgsz));
+        }
         let rect = options.rect && images.iter().all(|image| image.shape() == first.shape());
         let fit = |image: &&Image| Fit::new(image.shape(), imgsz, rect, &self.model.fit);
         let fits = images.iter().map(fit).collect::<Result<Vec<_>>>()?;
@@ -311,15 +314,8 @@ impl Session {
             return Err(Error::argument("batch", format!("got {n} pictures, expected 1 to {MAX_BATCH}")));
         }
         let stride = self.stride();
-        for side in [h, w] {
-            if side == 0 || side > MAX_SIDE || side % stride != 0 {
-                return Err(Error::shape(
-                    "input",
-                    format!(
-                        "got {h}x{w}, expected sides that are multiples of {stride} up to {MAX_SIDE} pixels"
-                    ),
-                ));
-            }
+        if [h, w].iter().any(|&side| side == 0 || side > MAX_SIDE || side % stride != 0) {
+            return Err(self.wrong_size([h, w]));
         }
         let plan = self.model.network.plan(key)?;
         if self.state.arena.as_ref().is_none_or(|arena| arena.len() < plan.arena_len) {
@@ -329,6 +325,13 @@ impl Session {
         }
         self.state.plan = Some((key, Arc::clone(&plan)));
         Ok(plan)
+    }
+
+    fn wrong_size(&self, [h, w]: [usize; 2]) -> Error {
+        let stride = self.stride();
+        let message =
+            format!("got {h}x{w}, expected sides that are multiples of {stride} up to {MAX_SIDE} pixels");
+        Error::shape("input", message)
     }
 
     fn check(&self, options: &PredictOptions) -> Result<()> {

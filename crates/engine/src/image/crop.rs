@@ -3,11 +3,14 @@
 //! The arithmetic is that of Pillow's bilinear `resize` for 8-bit samples, to the bit, across first and then down:
 //! weights of a triangle as wide as the step between two samples, rounded to 22 bits.
 
-use super::Image;
+use super::{Image, check_rows};
 use crate::error::{Error, Result};
 
 /// Bits of a weight.
 const WEIGHT_BITS: u32 = 22;
+
+/// There is a table entry for each row and column of the input.
+const MAX_NET_SIDE: usize = 1 << 16;
 
 /// How the channels of a classifier's input are spread: `(value - mean) / std`, for values of RGB from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -48,11 +51,18 @@ struct Axis {
 impl CenterCrop {
     /// Fits pictures of `image_hw` into an input of `net_hw`.
     ///
-    /// Errors with `ErrorKind::Argument` if a side is zero.
+    /// Errors with `ErrorKind::Argument` if a side is zero, and with `ErrorKind::Limit` if one of the input is larger
+    /// than 65536.
     pub fn new(image_hw: [usize; 2], net_hw: [usize; 2]) -> Result<Self> {
         if image_hw.contains(&0) || net_hw.contains(&0) {
             let message = format!("got picture {image_hw:?} and input {net_hw:?}, expected at least 1x1");
             return Err(Error::argument("crop", message));
+        }
+        if net_hw.iter().any(|&side| side > MAX_NET_SIDE) {
+            return Err(Error::limit(
+                "crop",
+                format!("got input {net_hw:?}, expected at most {MAX_NET_SIDE}"),
+            ));
         }
         let [height, width] = image_hw;
         let scaled_hw = match net_hw {
@@ -93,14 +103,7 @@ impl CenterCrop {
             return Err(Error::shape("crop", format!("got picture {got:?}, expected {expected:?}")));
         }
         let [net_h, net_w] = self.net_hw;
-        let fits = net_w.checked_mul(3).filter(|&width| width <= row_stride).and_then(|width| {
-            (net_h - 1).checked_mul(row_stride)?.checked_add(width).filter(|&end| end <= rows.len())
-        });
-        if fits.is_none() {
-            let message =
-                format!("got {} values in rows of {row_stride}, expected {net_h}x{net_w}x3", rows.len());
-            return Err(Error::shape("crop", message));
-        }
+        check_rows("crop", self.net_hw, rows.len(), row_stride)?;
 
         // Source rows that were scaled across, in a ring that is as large as one row of the result needs.
         let [down, across] = &self.axes;
@@ -278,6 +281,9 @@ mod tests {
         }
         let error = CenterCrop::new([0, 5], [8, 8]).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Argument);
+        for net_hw in [[usize::MAX; 2], [1 << 40, 1 << 40], [8, 1 << 17]] {
+            assert_eq!(CenterCrop::new([5, 5], net_hw).unwrap_err().kind(), ErrorKind::Limit);
+        }
         let crop = CenterCrop::new([5, 5], [8, 8]).unwrap();
         let write = |image: &Image, len| {
             crop.write(image, &Normalization::default(), &mut vec![0.0; len], 24)

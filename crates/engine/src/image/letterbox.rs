@@ -1,7 +1,7 @@
 //! Fitting a picture into a network's input, and the way back.
 
-use super::Image;
 use super::resize::Resizer;
+use super::{Image, check_rows};
 use crate::error::{Error, Result};
 
 /// Smallest multiple to which `rect` inputs are padded, whatever the network's stride.
@@ -217,14 +217,7 @@ impl Letterbox {
             return Err(Error::shape("letterbox", format!("got picture {got:?}, expected {expected:?}")));
         }
         let [net_h, net_w] = self.net_hw;
-        let fits = net_w.checked_mul(3).filter(|&width| width <= row_stride).and_then(|width| {
-            (net_h - 1).checked_mul(row_stride)?.checked_add(width).filter(|&end| end <= rows.len())
-        });
-        if fits.is_none() {
-            let message =
-                format!("got {} values in rows of {row_stride}, expected {net_h}x{net_w}x3", rows.len());
-            return Err(Error::shape("letterbox", message));
-        }
+        check_rows("letterbox", self.net_hw, rows.len(), row_stride)?;
 
         let [scaled_h, scaled_w] = self.scaled_hw;
         let picture = self.left * 3..(self.left + scaled_w) * 3;

@@ -116,6 +116,19 @@ impl Image {
     }
 }
 
+/// Errors unless an input of `net_hw` pixels of three values fits into `len` values, a row every `row_stride` of them.
+fn check_rows(at: &str, [net_h, net_w]: [usize; 2], len: usize, row_stride: usize) -> Result<()> {
+    let end = net_w.checked_mul(3).filter(|&width| width <= row_stride).and_then(|width| {
+        let last = net_h.checked_sub(1)?.checked_mul(row_stride)?;
+        last.checked_add(width)
+    });
+    if end.is_some_and(|end| end <= len) {
+        return Ok(());
+    }
+    let message = format!("got {len} values in rows of {row_stride}, expected {net_h}x{net_w}x3");
+    Err(Error::shape(at, message))
+}
+
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Image({}x{})", self.width, self.height)

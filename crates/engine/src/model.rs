@@ -128,7 +128,10 @@ impl Model {
         let model = Self { inner: Arc::new(inner) };
         // Layers that don't fit together show up here rather than at the first picture.
         let [h, w] = model.inner.imgsz;
-        model.inner.network.plan(([1, h, w], Branches { one2many: true, one2one: false }))?;
+        let has_one2one = model.inner.network.head().has_one2one();
+        for one2one in [true, false].into_iter().filter(|&one2one| has_one2one || !one2one) {
+            model.inner.network.plan(([1, h, w], Branches { one2many: !one2one, one2one }))?;
+        }
         Ok(model)
     }
 

@@ -127,6 +127,14 @@ fn what_comes_with_boxes() {
     });
 }
 
+/// What only one of two branches has is looked at when the file is loaded, too.
+#[test]
+fn branches_for_one_box_per_object() {
+    check_golden("detect26", &["model.23", "level 1 of stride"], |document| {
+        child(head(document), &["one2one_cv2", "1", "2"])["attrs"]["stride"] = json!([2, 2]);
+    });
+}
+
 #[test]
 fn classifiers() {
     check_golden("classify", &["model.5.linear", "40 features"], |document| {

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
+
 /// One box with its class.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Detection {
@@ -18,11 +20,33 @@ pub struct Detection {
 /// `xyxy` are left, top, right and bottom edges, `xywh` center, width and height, in pixels of the picture. With a
 /// trailing `n` they are shares of the picture's width and height.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "BoxesParts")]
 pub struct Boxes {
     orig_shape: [usize; 2],
     xyxy: Vec<[f32; 4]>,
     conf: Vec<f32>,
     cls: Vec<usize>,
+}
+
+/// Boxes that have not been checked yet.
+#[derive(Deserialize)]
+struct BoxesParts {
+    orig_shape: [usize; 2],
+    xyxy: Vec<[f32; 4]>,
+    conf: Vec<f32>,
+    cls: Vec<usize>,
+}
+
+impl TryFrom<BoxesParts> for Boxes {
+    type Error = Error;
+
+    fn try_from(BoxesParts { orig_shape, xyxy, conf, cls }: BoxesParts) -> Result<Self> {
+        if xyxy.len() != conf.len() || xyxy.len() != cls.len() {
+            let got = [xyxy.len(), conf.len(), cls.len()];
+            return Err(Error::shape("boxes", format!("got {got:?} boxes, confidences and classes")));
+        }
+        Ok(Self { orig_shape, xyxy, conf, cls })
+    }
 }
 
 impl Boxes {

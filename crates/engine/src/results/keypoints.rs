@@ -17,10 +17,31 @@ pub struct Keypoint {
 ///
 /// Each object has the same number of them, in the order in which the network was trained.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "KeypointsParts")]
 pub struct Keypoints {
     orig_shape: [usize; 2],
     n_points: usize,
     points: Vec<Keypoint>,
+}
+
+/// Keypoints that have not been checked yet.
+#[derive(Deserialize)]
+struct KeypointsParts {
+    orig_shape: [usize; 2],
+    n_points: usize,
+    points: Vec<Keypoint>,
+}
+
+impl TryFrom<KeypointsParts> for Keypoints {
+    type Error = Error;
+
+    fn try_from(KeypointsParts { orig_shape, n_points, points }: KeypointsParts) -> Result<Self> {
+        if n_points == 0 || !points.len().is_multiple_of(n_points) {
+            let message = format!("got {} points for objects of {n_points}", points.len());
+            return Err(Error::shape("keypoints", message));
+        }
+        Ok(Self { orig_shape, n_points, points })
+    }
 }
 
 impl Keypoints {

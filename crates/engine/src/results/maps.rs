@@ -10,9 +10,25 @@ const DEPTH_STEPS: f32 = 256.0;
 
 /// The class of every pixel of a picture. A network of one class gives 1 where it is and 0 elsewhere.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "ClassMapParts")]
 pub struct ClassMap {
     shape: [usize; 2],
     classes: Vec<u16>,
+}
+
+/// A class map that has not been checked yet.
+#[derive(Deserialize)]
+struct ClassMapParts {
+    shape: [usize; 2],
+    classes: Vec<u16>,
+}
+
+impl TryFrom<ClassMapParts> for ClassMap {
+    type Error = Error;
+
+    fn try_from(parts: ClassMapParts) -> Result<Self> {
+        Self::new(parts.shape, parts.classes)
+    }
 }
 
 impl ClassMap {
@@ -61,9 +77,25 @@ impl ClassMap {
 
 /// The distance of every pixel of a picture from the camera, in meters.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "DepthMapParts")]
 pub struct DepthMap {
     shape: [usize; 2],
     meters: Vec<f32>,
+}
+
+/// A depth map that has not been checked yet.
+#[derive(Deserialize)]
+struct DepthMapParts {
+    shape: [usize; 2],
+    meters: Vec<f32>,
+}
+
+impl TryFrom<DepthMapParts> for DepthMap {
+    type Error = Error;
+
+    fn try_from(parts: DepthMapParts) -> Result<Self> {
+        Self::new(parts.shape, parts.meters)
+    }
 }
 
 /// Smallest, largest and mean distance.

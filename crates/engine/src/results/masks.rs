@@ -10,11 +10,28 @@ use crate::image::{Letterbox, gray};
 ///
 /// Only the pixels of a rectangle are kept; outside of it there are none.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "MaskParts")]
 pub struct Mask {
     origin: [usize; 2],
     width: usize,
     /// One byte a pixel, 0 or 1.
     pixels: Vec<u8>,
+}
+
+/// A mask that has not been checked yet.
+#[derive(Deserialize)]
+struct MaskParts {
+    origin: [usize; 2],
+    width: usize,
+    pixels: Vec<u8>,
+}
+
+impl TryFrom<MaskParts> for Mask {
+    type Error = Error;
+
+    fn try_from(parts: MaskParts) -> Result<Self> {
+        Self::new(parts.origin, parts.width, parts.pixels)
+    }
 }
 
 impl Mask {

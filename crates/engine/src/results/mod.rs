@@ -299,6 +299,37 @@ mod tests {
         check(&[7, 7, 1], "1 bus, 2 7s");
     }
 
+    /// `good` survives the way through JSON; with `value` at `path` it does not.
+    fn check_parts<T>(good: &T, path: &str, value: serde_json::Value)
+    where
+        T: Serialize + for<'de> Deserialize<'de> + PartialEq + fmt::Debug,
+    {
+        let mut json = serde_json::to_value(good).unwrap();
+        assert_eq!(serde_json::from_value::<T>(json.clone()).unwrap(), *good);
+        *json.pointer_mut(path).unwrap() = value;
+        assert!(serde_json::from_value::<T>(json.clone()).is_err(), "{json}");
+    }
+
+    #[test]
+    fn parts_that_do_not_fit_are_refused() {
+        use serde_json::json;
+        let mut boxes = Boxes::new([9, 9]);
+        boxes.push([1.0, 2.0, 3.0, 4.0], 0.5, 1);
+        check_parts(&boxes, "/conf", json!([]));
+        check_parts(&boxes, "/cls", json!([1, 2]));
+        let mask = Mask::new([1, 2], 2, vec![1, 0, 1, 1]).unwrap();
+        check_parts(&mask, "/width", json!(0));
+        check_parts(&mask, "/width", json!(3));
+        check_parts(&mask, "/pixels", json!([]));
+        let mut keypoints = Keypoints::new([9, 9], 2);
+        keypoints.push(&[Keypoint { xy: [1.0, 2.0], visible: None }; 2]).unwrap();
+        check_parts(&keypoints, "/n_points", json!(0));
+        check_parts(&keypoints, "/n_points", json!(3));
+        check_parts(&Probs::new(vec![0.25, 0.75]), "/1", json!("likely"));
+        check_parts(&ClassMap::new([1, 2], vec![3, 4]).unwrap(), "/shape/0", json!(2));
+        check_parts(&DepthMap::new([1, 2], vec![3.0, 4.0]).unwrap(), "/shape/1", json!(usize::MAX));
+    }
+
     #[test]
     fn verbose_fits_the_task() {
         let names: Arc<[String]> = ["person", "bus"].map(str::to_owned).into();

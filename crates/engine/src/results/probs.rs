@@ -4,9 +4,22 @@ use serde::{Deserialize, Serialize};
 
 /// How likely each class is for a picture.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(from = "Vec<f32>", into = "Vec<f32>")]
 pub struct Probs {
     values: Vec<f32>,
     order: Vec<usize>,
+}
+
+impl From<Vec<f32>> for Probs {
+    fn from(values: Vec<f32>) -> Self {
+        Self::new(values)
+    }
+}
+
+impl From<Probs> for Vec<f32> {
+    fn from(probs: Probs) -> Self {
+        probs.values
+    }
 }
 
 impl Probs {

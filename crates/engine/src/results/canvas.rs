@@ -69,9 +69,9 @@ impl Canvas {
     /// Draws the border of an area, inwards from its edges.
     pub(super) fn frame(&mut self, area: Area, line_width: usize, color: [u8; 3]) {
         let Area { x1, y1, x2, y2 } = area;
-        self.fill(Area { y2: y2.min(y1 + line_width), ..area }, color);
+        self.fill(Area { y2: y2.min(y1.saturating_add(line_width)), ..area }, color);
         self.fill(Area { y1: y1.max(y2.saturating_sub(line_width)), ..area }, color);
-        self.fill(Area { x2: x2.min(x1 + line_width), ..area }, color);
+        self.fill(Area { x2: x2.min(x1.saturating_add(line_width)), ..area }, color);
         self.fill(Area { x1: x1.max(x2.saturating_sub(line_width)), ..area }, color);
     }
 
@@ -185,6 +185,15 @@ mod tests {
                     assert!((f32::from(got) - expected).abs() <= 1.0, "{from:?} to {to:?} at {p:?}: {got}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_frame_is_no_wider_than_its_area() {
+        for line_width in [2, 3, usize::MAX] {
+            let area = Area { x1: 1, y1: 1, x2: 4, y2: 3 };
+            let pixels = drawn(5, 4, |canvas| canvas.frame(area, line_width, [9; 3]));
+            assert_eq!(pixels, [0, 0, 0, 0, 0, 0, 9, 9, 9, 0, 0, 9, 9, 9, 0, 0, 0, 0, 0, 0], "{line_width}");
         }
     }
 

@@ -65,8 +65,10 @@ pub(crate) trait Kernel {
     /// The op's name in dumps and profiles.
     fn name(&self) -> &'static str;
 
-    /// Channels of the output, or why these inputs don't fit.
-    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String>;
+    /// Channels of the output, or why these inputs don't fit; those of the only input unless an op says otherwise.
+    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
+        exactly(inputs).map(|[channels]| channels)
+    }
 
     /// Height and width of the output, or why these inputs don't fit.
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String>;
@@ -128,6 +130,22 @@ impl Op {
             Self::Attention(op) => op,
         }
     }
+}
+
+/// Output size of a square window that slides over the only input, with padding on all sides.
+fn pooled_hw(inputs: &[Hw], kernel: usize, stride: usize, padding: usize) -> Result<Hw, String> {
+    let [[h, w]] = exactly(inputs)?;
+    let extent = |side| window_extent(side, kernel, stride, padding);
+    Ok([extent(h)?, extent(w)?])
+}
+
+/// Size of the only input, enlarged.
+fn enlarged_hw(inputs: &[Hw], factors: [usize; 2]) -> Result<Hw, String> {
+    let [input] = exactly(inputs)?;
+    if input.iter().zip(factors).any(|(&cells, factor)| cells > MAX_SIDE / factor) {
+        return Err(format!("{input:?} cells enlarged by {factors:?} are more than {MAX_SIDE}"));
+    }
+    Ok([input[0] * factors[0], input[1] * factors[1]])
 }
 
 /// Output extent of a window that slides over `input` cells with zero padding on both sides.

@@ -4,7 +4,7 @@ mod cpu;
 
 use ferroyolo_kernels::{Arena, Context};
 
-use super::{Hw, Kernel, PackedWeights, StepIo, exactly, window_extent};
+use super::{Hw, Kernel, PackedWeights, StepIo, pooled_hw};
 
 /// Mean of each window, without padding.
 #[derive(Clone, Debug)]
@@ -18,14 +18,8 @@ impl Kernel for AvgPool2d {
         "avg_pool2d"
     }
 
-    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
-        exactly(inputs).map(|[channels]| channels)
-    }
-
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
-        let [[h, w]] = exactly(inputs)?;
-        let extent = |side| window_extent(side, self.kernel, self.stride, 0);
-        Ok([extent(h)?, extent(w)?])
+        pooled_hw(inputs, self.kernel, self.stride, 0)
     }
 
     #[cfg(test)]

@@ -4,7 +4,7 @@ mod cpu;
 
 use ferroyolo_kernels::{Activation, Arena, Context};
 
-use super::{ConvWeights, Hw, Kernel, MAX_SIDE, PackedWeights, StepIo, exactly};
+use super::{ConvWeights, Hw, Kernel, PackedWeights, StepIo, enlarged_hw, exactly};
 
 /// `output[kh * y + dy, kw * x + dx] = activation(weight[.., dy, dx] * input[y, x] + bias)`.
 ///
@@ -41,11 +41,7 @@ impl Kernel for ConvTranspose2d {
     }
 
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
-        let [input] = exactly(inputs)?;
-        if (0..2).any(|i| input[i] > MAX_SIDE / self.kernel[i]) {
-            return Err(format!("{input:?} cells enlarged by {:?} are more than {MAX_SIDE}", self.kernel));
-        }
-        Ok([input[0] * self.kernel[0], input[1] * self.kernel[1]])
+        enlarged_hw(inputs, self.kernel)
     }
 
     fn macs(&self, [h, w]: Hw) -> u64 {

@@ -15,10 +15,6 @@ impl Kernel for GlobalAvgPool {
         "global_avg_pool"
     }
 
-    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
-        exactly(inputs).map(|[channels]| channels)
-    }
-
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
         let [[h, w]] = exactly(inputs)?;
         if h == 0 || w == 0 { Err(format!("no mean of {h}x{w} cells")) } else { Ok([1, 1]) }

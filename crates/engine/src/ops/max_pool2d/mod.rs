@@ -4,7 +4,7 @@ mod cpu;
 
 use ferroyolo_kernels::{Arena, Context};
 
-use super::{Hw, Kernel, PackedWeights, StepIo, exactly, window_extent};
+use super::{Hw, Kernel, PackedWeights, StepIo, pooled_hw};
 
 /// Largest value in each window; the padding never wins.
 #[derive(Clone, Debug)]
@@ -19,14 +19,8 @@ impl Kernel for MaxPool2d {
         "max_pool2d"
     }
 
-    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
-        exactly(inputs).map(|[channels]| channels)
-    }
-
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
-        let [[h, w]] = exactly(inputs)?;
-        let extent = |side| window_extent(side, self.kernel, self.stride, self.padding);
-        Ok([extent(h)?, extent(w)?])
+        pooled_hw(inputs, self.kernel, self.stride, self.padding)
     }
 
     #[cfg(test)]

@@ -4,7 +4,7 @@ mod cpu;
 
 use ferroyolo_kernels::{Arena, Context};
 
-use super::{Hw, Kernel, MAX_SIDE, PackedWeights, StepIo, exactly};
+use super::{Hw, Kernel, PackedWeights, StepIo, enlarged_hw};
 
 /// Repeats every cell `factor` times in both directions.
 #[derive(Clone, Debug)]
@@ -17,16 +17,8 @@ impl Kernel for Upsample {
         "upsample"
     }
 
-    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
-        exactly(inputs).map(|[channels]| channels)
-    }
-
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
-        let [side] = exactly(inputs)?;
-        if side.iter().any(|&cells| cells > MAX_SIDE / self.factor) {
-            return Err(format!("{side:?} cells enlarged by {} are more than {MAX_SIDE}", self.factor));
-        }
-        Ok(side.map(|cells| cells * self.factor))
+        enlarged_hw(inputs, [self.factor; 2])
     }
 
     #[cfg(test)]

@@ -20,10 +20,6 @@ impl Kernel for ZeroPad {
         "zero_pad"
     }
 
-    fn output_channels(&self, inputs: &[usize]) -> Result<usize, String> {
-        exactly(inputs).map(|[channels]| channels)
-    }
-
     fn output_hw(&self, inputs: &[Hw]) -> Result<Hw, String> {
         let [[h, w]] = exactly(inputs)?;
         Ok([h + self.top + self.bottom, w + self.left + self.right])

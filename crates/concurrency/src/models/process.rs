@@ -111,6 +111,27 @@ fn with_worker() -> (Arc<Roster<u64>>, u64) {
     (roster, incarnation)
 }
 
+/// A pool is closed while its worker dies `n_crashes` times and is replaced; nobody outlives it.
+fn close_against_restarts(n_crashes: u64) {
+    let (roster, world) = (roster(), Arc::new(World::default()));
+    let supervisor = {
+        let (roster, world) = (Arc::clone(&roster), Arc::clone(&world));
+        thread::spawn(move || supervise(&roster, &world, n_crashes))
+    };
+    let keeper = {
+        let (roster, world) = (Arc::clone(&roster), Arc::clone(&world));
+        thread::spawn(move || world.keep(&roster))
+    };
+    let (idle, busy) = roster.close();
+    lock(&world.state).is_closed = true;
+    idle.into_iter().chain(busy).for_each(|incarnation| world.kill(incarnation));
+    supervisor.join().expect("the supervisor stops");
+    keeper.join().expect("the keeper ends");
+    let state = lock(&world.state);
+    assert!(state.alive.is_empty(), "workers outlive the pool: {:?}", state.alive);
+    assert_eq!(roster.tally().n_started, state.n_started);
+}
+
 #[cfg(ferroyolo_loom)]
 mod loom {
     use super::*;
@@ -119,25 +140,7 @@ mod loom {
     /// A worker dies and is replaced while the pool is closed: what is started after the close is never waited for.
     #[test]
     fn loom_l13_worker_started_after_the_close() {
-        check("L13 restart against shutdown", 3, 3, || {
-            let (roster, world) = (roster(), Arc::new(World::default()));
-            let supervisor = {
-                let (roster, world) = (Arc::clone(&roster), Arc::clone(&world));
-                thread::spawn(move || supervise(&roster, &world, 1))
-            };
-            let keeper = {
-                let (roster, world) = (Arc::clone(&roster), Arc::clone(&world));
-                thread::spawn(move || world.keep(&roster))
-            };
-            let (idle, busy) = roster.close();
-            lock(&world.state).is_closed = true;
-            idle.into_iter().chain(busy).for_each(|incarnation| world.kill(incarnation));
-            supervisor.join().expect("the supervisor stops");
-            keeper.join().expect("the keeper ends");
-            let state = lock(&world.state);
-            assert!(state.alive.is_empty(), "workers outlive the pool: {:?}", state.alive);
-            assert_eq!(roster.tally().n_started, state.n_started);
-        });
+        check("L13 restart against shutdown", 3, 3, || close_against_restarts(1));
     }
 
     /// A driver waits for a worker that becomes ready, dies, or is closed away.
@@ -245,22 +248,6 @@ mod shuttle {
     /// Many deaths while the pool is closed.
     #[test]
     fn shuttle_l13_worker_started_after_the_close() {
-        explore("L13 five restarts against shutdown", 3, || {
-            let (roster, world) = (roster(), Arc::new(World::default()));
-            let supervisor = {
-                let (roster, world) = (Arc::clone(&roster), Arc::clone(&world));
-                thread::spawn(move || supervise(&roster, &world, 5))
-            };
-            let keeper = {
-                let (roster, world) = (Arc::clone(&roster), Arc::clone(&world));
-                thread::spawn(move || world.keep(&roster))
-            };
-            let (idle, busy) = roster.close();
-            lock(&world.state).is_closed = true;
-            idle.into_iter().chain(busy).for_each(|incarnation| world.kill(incarnation));
-            supervisor.join().expect("the supervisor stops");
-            keeper.join().expect("the keeper ends");
-            assert!(lock(&world.state).alive.is_empty(), "workers outlive the pool");
-        });
+        explore("L13 five restarts against shutdown", 3, || close_against_restarts(5));
     }
 }

@@ -2,10 +2,13 @@
 
 #![forbid(unsafe_code)]
 
+use std::error::Error;
 use std::fmt;
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use ferroyolo_tools::{Checkpoint, ConvertOptions};
 
 /// The columns of a record; a row is [`Row`].
 pub const COLUMNS: &str = "name,threads,runs,min_ms,p50_ms,p90_ms,mean_ms";
@@ -91,6 +94,17 @@ pub fn facts() -> Vec<(&'static str, String)> {
         ("profile", Some(profile.to_owned())),
     ];
     facts.map(|(name, value)| (name, value.unwrap_or_else(|| "unknown".to_owned()))).into()
+}
+
+/// The bytes of a model file; checkpoints are converted.
+///
+/// Errors name the file.
+pub fn model_bytes(path: &str) -> Result<Vec<u8>, Box<dyn Error>> {
+    if path.ends_with(".safetensors") {
+        return fs::read(path).map_err(|cause| format!("{path}: {cause}").into());
+    }
+    let checkpoint = Checkpoint::open(path.as_ref())?;
+    Ok(ferroyolo_tools::convert(&checkpoint, &ConvertOptions::default())?.to_bytes()?)
 }
 
 /// The command line, without the folders that programs and models lie in.

@@ -10,8 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use ferroyolo::{Model, ModelOptions, Tensor};
-use ferroyolo_benches::{COLUMNS, Row, Timing, facts};
-use ferroyolo_tools::{Checkpoint, ConvertOptions};
+use ferroyolo_benches::{COLUMNS, Row, Timing, facts, model_bytes};
 
 const USAGE: &str = "usage: measure [--imgsz H,W] [--threads 1,2] [--runs N] [--warmup N] MODEL...";
 
@@ -64,15 +63,6 @@ fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, String>
         }
     }
     if options.models.is_empty() { Err(USAGE.to_owned()) } else { Ok(options) }
-}
-
-/// The bytes of a model file; checkpoints are converted.
-fn model_bytes(path: &str) -> Result<Vec<u8>, Box<dyn Error>> {
-    if path.ends_with(".safetensors") {
-        return std::fs::read(path).map_err(|cause| format!("{path}: {cause}").into());
-    }
-    let checkpoint = Checkpoint::open(path.as_ref())?;
-    Ok(ferroyolo_tools::convert(&checkpoint, &ConvertOptions::default())?.to_bytes()?)
 }
 
 fn measure(path: &str, bytes: &[u8], threads: usize, options: &Options) -> Result<Row, Box<dyn Error>> {

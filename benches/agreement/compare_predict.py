@@ -4,10 +4,11 @@
     python compare_predict.py FERROYOLO PICTURES CHECKPOINT... [--limit N] [--retina-masks] [--head one2one]
                               [--no-rect] [--verbose]
 
-FERROYOLO is the binary, PICTURES a directory of PNG pictures (JPEG decoders differ by a level here and there),
-CHECKPOINTs are .pt files. For each checkpoint it prints one row of a Markdown table: how many detections Ultralytics
-reports, how many of them have a counterpart, one to one, how many of ours are left over, and the largest differences
-among those that match. A counterpart has the same class, a confidence within 0.005, and
+FERROYOLO is the binary, PICTURES a directory of PNG pictures (or of JPEGs, whose decoders differ by a level here and
+there, which adds to the differences), CHECKPOINTs are .pt files. For each checkpoint it prints one row of a Markdown
+table: how many detections Ultralytics reports, how many of them have a counterpart, one to one, how many of ours are
+left over, and the largest differences among those that match. A counterpart has the same class, a confidence within
+0.005, and
 
     detect, segment, pose   a box with an IoU of at least 0.99
     segment                 a mask with an IoU of at least 0.98, pixel by pixel
@@ -228,7 +229,7 @@ def main():
     parser.add_argument("--no-rect", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()
-    pictures = sorted(args.pictures.glob("*.png"))[: args.limit]
+    pictures = sorted(p for p in args.pictures.iterdir() if p.suffix in (".png", ".jpg"))[: args.limit]
     print("| network | task | conf | theirs | matched | only ours | largest differences |")
     print("|---|---|---|---|---|---|---|")
     for checkpoint in args.checkpoints:

@@ -1,4 +1,4 @@
-//! What the binary carries: a small model for each of the common tasks, and pictures to try them on.
+//! What the binary carries: a small model for each of the common tasks.
 
 use ferroyolo::Task;
 
@@ -14,8 +14,21 @@ pub struct BuiltIn {
     pub bytes: &'static [u8],
 }
 
-const MODELS: [BuiltIn; 1] =
-    [BuiltIn { task: Task::Detect, name: "demo", bytes: include_bytes!("../assets/demo.safetensors") }];
+const MODELS: [BuiltIn; 5] = [
+    BuiltIn { task: Task::Detect, name: "demo", bytes: include_bytes!("../assets/demo.safetensors") },
+    BuiltIn {
+        task: Task::Segment,
+        name: "demo-segment",
+        bytes: include_bytes!("../assets/segment.safetensors"),
+    },
+    BuiltIn { task: Task::Pose, name: "demo-pose", bytes: include_bytes!("../assets/pose.safetensors") },
+    BuiltIn { task: Task::Obb, name: "demo-obb", bytes: include_bytes!("../assets/obb.safetensors") },
+    BuiltIn {
+        task: Task::Classify,
+        name: "demo-classify",
+        bytes: include_bytes!("../assets/classify.safetensors"),
+    },
+];
 
 /// The model for `task`, or the one for boxes.
 pub fn model(task: Option<Task>) -> Result<&'static BuiltIn> {

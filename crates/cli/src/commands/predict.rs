@@ -43,7 +43,7 @@ pub fn run(args: &Predict) -> Result<Outcome> {
         vid_stride: args.vid_stride as u64,
         is_offline: is_offline(args.model.offline),
     };
-    let sources = sources::find(&args.source, &reading);
+    let sources = sources::find(&args.source, loaded.model.task(), &reading);
     let mut report = report(args, &sources, &loaded, tools)?;
     // From here on the first Ctrl-C ends in order: what is on its way is finished and told.
     let shutdown = Shutdown::install().map_err(|error| Error::named("signals", error))?;

@@ -4,6 +4,7 @@ use std::io::{BufReader, stdin};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ferroyolo::Task;
 use ferroyolo::image::source::{expand_to, is_picture_path, read_lines};
 
 use super::pipeline::Item;
@@ -17,6 +18,12 @@ pub const SAMPLE_NAME: &str = "sample.png";
 
 /// The picture that is built in.
 pub const SAMPLE: &[u8] = include_bytes!("../../assets/sample.png");
+
+/// The same for the picture of a single object.
+const OBJECT_NAME: &str = "object.png";
+
+/// The picture that is built in for models that say what a whole picture shows.
+const OBJECT: &[u8] = include_bytes!("../../assets/object.png");
 
 /// The pictures of some sources.
 pub struct Sources {
@@ -43,13 +50,16 @@ pub struct Reading {
     pub is_offline: bool,
 }
 
-/// Looks up what `sources` name; without any, that is the sample picture.
+/// Looks up what `sources` name; without any, that is the sample picture for `task`.
 ///
 /// Files, directories and patterns are looked up now, `-` while the pictures are taken. URLs and videos are opened when
 /// their turn comes.
-pub fn find(sources: &[PathBuf], reading: &Reading) -> Sources {
+pub fn find(sources: &[PathBuf], task: Task, reading: &Reading) -> Sources {
     if sources.is_empty() {
-        let sample = Item::Memory(SAMPLE_NAME, SAMPLE);
+        let sample = match task {
+            Task::Classify => Item::Memory(OBJECT_NAME, OBJECT),
+            _ => Item::Memory(SAMPLE_NAME, SAMPLE),
+        };
         return Sources {
             items: Box::new(std::iter::once(sample)),
             total: Some(1),
@@ -163,10 +173,15 @@ mod tests {
 
     #[test]
     fn the_sample_stands_in_for_no_source() {
-        let sources = find(&[], &reading(false));
-        assert_eq!(sources.total, Some(1));
-        assert!(matches!(sources.items.last(), Some(Item::Memory(SAMPLE_NAME, _))));
-        assert!(ferroyolo::Image::decode(SAMPLE).is_ok());
+        for (task, name) in [(Task::Pose, SAMPLE_NAME), (Task::Classify, OBJECT_NAME)] {
+            let sources = find(&[], task, &reading(false));
+            assert_eq!(sources.total, Some(1));
+            let Some(Item::Memory(found, bytes)) = sources.items.last() else {
+                panic!("no picture for {task}")
+            };
+            assert_eq!(found, name);
+            assert!(ferroyolo::Image::decode(bytes).is_ok(), "{name}");
+        }
     }
 
     #[test]
@@ -175,7 +190,7 @@ mod tests {
         let file = dir.path().join("a.png");
         std::fs::write(&file, b"").unwrap();
         let absent = dir.path().join("absent.png");
-        let sources = find(&[absent.clone(), file.clone()], &reading(false));
+        let sources = find(&[absent.clone(), file.clone()], Task::Detect, &reading(false));
         assert_eq!(sources.total, Some(2));
         assert_eq!(sources.directories, [dir.path()]);
         assert_eq!(sources.files, [file.as_path()]);
@@ -187,11 +202,11 @@ mod tests {
     #[test]
     fn urls_are_not_looked_up_as_files() {
         let sources = ["http://a.invalid/b.jpg", "ftp://a.invalid/b.jpg"].map(PathBuf::from);
-        let items: Vec<_> = find(&sources, &reading(false)).items.collect();
+        let items: Vec<_> = find(&sources, Task::Detect, &reading(false)).items.collect();
         assert!(matches!(&items[0], Item::Url(url) if url == "http://a.invalid/b.jpg"));
         assert!(matches!(&items[1], Item::Broken(name, _) if name == "ftp://a.invalid/b.jpg"));
-        let items: Vec<_> = find(&sources[..1], &reading(true)).items.collect();
+        let items: Vec<_> = find(&sources[..1], Task::Detect, &reading(true)).items.collect();
         assert!(matches!(&items[0], Item::Broken(_, error) if error.chain().contains("--offline")));
-        assert!(find(&["http://a.invalid/b.mp4".into()], &reading(false)).has_video);
+        assert!(find(&["http://a.invalid/b.mp4".into()], Task::Detect, &reading(false)).has_video);
     }
 }

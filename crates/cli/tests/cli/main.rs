@@ -1,6 +1,7 @@
 //! The command line as its users meet it: the real binary, run on files made here.
 
 mod bench;
+mod built_in;
 mod checkpoints;
 mod fetch;
 mod forward;

@@ -294,6 +294,80 @@ fn without_ffmpeg_videos_are_told_and_pictures_go_on() {
     assert!(run.stdout.starts_with("image 2/2 a.png: "), "{}", run.stdout);
 }
 
+/// Runs with a program `ffmpeg` before the real one in `PATH`: a script that may pass on to `$REAL`.
+#[cfg(unix)]
+fn run_with_ffmpeg(place: &Place, script: &str, args: &[&str]) -> crate::support::Run {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let path = std::env::var_os("PATH").expect("a path");
+    let real =
+        std::env::split_paths(&path).map(|folder| folder.join("ffmpeg")).find(|program| program.is_file());
+    let real = real.expect("ffmpeg in PATH");
+    let wrapper = place.write("bin/ffmpeg", format!("#!/bin/sh\nREAL={}\n{script}\n", arg(&real)).as_bytes());
+    std::fs::set_permissions(wrapper, std::fs::Permissions::from_mode(0o755)).expect("an executable");
+    let mut command = place.command(args);
+    let folders = std::iter::once(place.path("bin")).chain(std::env::split_paths(&path));
+    command.env("PATH", std::env::join_paths(folders).expect("a path"));
+    place.finish(command)
+}
+
+#[cfg(unix)]
+#[test]
+fn an_old_ffmpeg_without_h264_will_do() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    mp4(&place, "clip.mp4");
+    let script =
+        "case \"$*\" in -version) echo 'ffmpeg version 4.4.2 Copyright';; *-encoders) echo ' V..... mpeg4';;
+        *-fps_mode*) echo 'Unrecognized option' >&2; exit 1;; *) exec $REAL \"$@\";; esac";
+    run_with_ffmpeg(&place, script, &["predict", "-s", "clip.mp4", "--save", "out"]).expect(0);
+    assert_eq!(probed(&place.path("out/clip.mp4"), "codec_name"), "mpeg4");
+    assert_eq!(probed(&place.path("out/clip.mp4"), "nb_read_frames"), N_FRAMES.to_string());
+}
+
+#[cfg(unix)]
+#[test]
+fn an_encoder_that_fails_is_told_once_and_costs_no_result() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    mp4(&place, "clip.mp4");
+    let script =
+        "case \"$*\" in *rawvideo*) head -c 100000 >/dev/null; echo 'the disk is full' >&2; exit 1;; esac
+        exec $REAL \"$@\"";
+    let args = ["predict", "-s", "clip.mp4", "--save", "out", "--save-txt"];
+    let run = run_with_ffmpeg(&place, script, &args).expect(1);
+    assert_eq!(run.stdout.lines().count(), N_FRAMES);
+    assert_eq!(run.stderr.matches("the disk is full").count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("out/clip.mp4: ffmpeg failed"), "{}", run.stderr);
+    // Labels of the frame at which it failed come after the video.
+    let n_labels = place.files("out").iter().filter(|name| name.starts_with("labels/")).count();
+    assert!(n_labels + 1 >= N_FRAMES, "{n_labels}");
+    assert!(!place.files("out").iter().any(|name| name.ends_with("mp4") || name.ends_with("part")));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_decoder_that_dies_is_told_after_its_frames() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    mp4(&place, "clip.mp4");
+    // Two and a half frames, and much to say.
+    let n_bytes = (320 * 240 * 3 + 15) * 5 / 2;
+    let script = format!(
+        "case \"$*\" in *ppm*) \"$REAL\" \"$@\" | head -c {n_bytes}; yes complaint | head -c 1000000 >&2; echo 'all is lost' >&2
+        kill -KILL $$;; esac; exec $REAL \"$@\""
+    );
+    let run = run_with_ffmpeg(&place, &script, &["predict", "-s", "clip.mp4"]).expect(1);
+    assert_eq!(run.stdout.lines().count(), 2, "{}", run.stdout);
+    run.says(&["clip.mp4: ffmpeg failed (signal: 9", "after 2 frame(s) of 12", "complaint; all is lost"]);
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn a_camera_that_is_not_there_is_told() {

@@ -2,14 +2,23 @@
 
 use std::path::{Path, PathBuf};
 
-use ferroyolo::{Model, Outputs, Tensor, TensorView};
-use ferroyolo_tests::{agreement, configurations, convert, demo_bytes, load, read, root, shared, tensors};
+use ferroyolo::{Model, Outputs, Task, Tensor, TensorView};
+use ferroyolo_tests::{agreement, configurations, convert, load, read, root, shared, tensors};
 
 /// Networks that `reference/checkpoints` holds at least.
 const MIN_REFERENCE: usize = 31;
 
 /// Networks that `tests/goldens` holds at least: together they have every block and every head.
 const MIN_GOLDENS: usize = 13;
+
+/// The networks that ship with the command line, and their goldens.
+const BUILT_IN: [(Task, &str, &str); 5] = [
+    (Task::Detect, "demo.safetensors", "demo.safetensors"),
+    (Task::Segment, "segment.safetensors", "demo-segment.safetensors"),
+    (Task::Pose, "pose.safetensors", "demo-pose.safetensors"),
+    (Task::Obb, "obb.safetensors", "demo-obb.safetensors"),
+    (Task::Classify, "classify.safetensors", "demo-classify.safetensors"),
+];
 
 const RELEASED: [&str; 2] = ["yolov8n-released", "yolo11n-released"];
 
@@ -35,13 +44,16 @@ fn released_pickles_agree_with_pytorch() {
 }
 
 #[test]
-fn demo_network_agrees_with_pytorch() {
-    let bytes = demo_bytes();
-    for options in configurations() {
-        let model = load("demo.safetensors", &bytes, &options);
-        let golden = root().join("tests/goldens/demo.safetensors");
-        check(&model, &golden);
-        check_batches(&model, &golden);
+fn built_in_networks_agree_with_pytorch() {
+    for (task, model, golden) in BUILT_IN {
+        let bytes = read(&root().join("crates/cli/assets").join(model));
+        for options in configurations() {
+            let model = load(model, &bytes, &options);
+            let golden = root().join("tests/goldens").join(golden);
+            assert_eq!(model.task(), task);
+            check(&model, &golden);
+            check_batches(&model, &golden);
+        }
     }
 }
 

@@ -4,8 +4,8 @@
     ferroyolo val --task pose -d /tmp/scenes/pose/data.yaml --save-json /tmp/found.json
     python evaluate.py --task pose --labels /tmp/scenes/pose/labels/val --found /tmp/found.json
 
-Keypoints are judged with the sigmas and areas of `docs/val.md`; turned boxes by the intersection of their areas over the
-union, which is not the measure that `ferroyolo val` takes.
+Keypoints are judged with the sigmas and areas of `docs/val.md`; turned boxes by the intersection of their areas over
+the union, which is not the measure that `ferroyolo val` takes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Writes what PyTorch computes with an exported demo network, for the engine to agree with.
 
     python golden.py --weights /tmp/demo/weights.pt --out ../../tests/goldens/demo.safetensors
-    python golden.py --task pose --weights /tmp/demo/tasks/pose.pt --size 64,96 --out ../../tests/goldens/demo-pose.safetensors
+    python golden.py --task pose --weights /tmp/demo/tasks/pose.pt --size 64,96 --out demo-pose.safetensors
 
 The kernels are rounded to half precision first, as in the model file; everything else is f32.
 """

@@ -166,7 +166,7 @@ def angles(raw: Tensor) -> Tensor:
 
 
 def decode_turned(distances: Tensor, angle: Tensor, points: Tensor, strides: Tensor) -> Tensor:
-    """Boxes [B, A, 5] (centre x, y, width, height in input pixels, radians) of distances [B, A, 4] along turned axes."""
+    """Boxes [B, A, 5] (centre x, y, width, height in pixels, radians) of distances [B, A, 4] along turned axes."""
     pixels = distances * strides[:, None]
     along, across = ((pixels[..., 2:] - pixels[..., :2]) / 2).unbind(-1)
     cos, sin = angle.cos(), angle.sin()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks import C2PSA, SPPF, C3k2, Concat, Conv
-from heads import OBB, STRIDES, Classify, Detect, Pose, Segment, anchor_points, angles, decode, decode_turned, keypoints
+from heads import OBB, Classify, Detect, Pose, Segment, anchor_points, angles, decode, decode_turned, keypoints
 
 HEADS = {"detect": Detect, "segment": Segment, "pose": Pose, "obb": OBB}
 TASKS = (*HEADS, "classify")

@@ -2,8 +2,8 @@
 
 Scene `index` of split `split` is a pure function of (seed, split, index): splits never share a scene. A label's box is
 the tight extent of the object's visible pixels; at least `MIN_VISIBLE` of every object is in the frame and uncovered.
-The full outline and rotation of each object stay in the description for keypoints and turned boxes. `write.py` makes data
-sets of scenes.
+The full outline and rotation of each object stay in the description for keypoints and turned boxes. `write.py` makes
+data sets of scenes.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def main() -> None:
     net = Network(len(shapes.NAMES), "classify")
     own = net.state_dict()
     known = torch.load(args.detector, weights_only=True)
-    net.load_state_dict(own | {name: value for name, value in known.items() if name in own and name.split(".")[1] != "11"})
+    net.load_state_dict(own | {name: value for name, value in known.items() if name in own})
     net.to(memory_format=torch.channels_last)
 
     def loss_of(net: nn.Module, step: int) -> Tensor:

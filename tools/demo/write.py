@@ -2,15 +2,16 @@
 
     python write.py --task segment --split val --count 500 --out /tmp/scenes/segment
 
-writes `images/val/*.png`, `labels/val/*.txt` and `data.yaml`; for `classify` a folder of pictures for each class, `val/CLASS`.
+writes `images/val/*.png`, `labels/val/*.txt` and `data.yaml`; for `classify` a folder of pictures for each class,
+`val/CLASS`.
 All numbers of labels are shares of the frame:
 
 | task | line |
 |---|---|
 | detect | class, centre x, y, width, height of what is seen |
 | segment | class, outline of what is seen; holes and separate parts are joined by seams of no width |
-| pose | as detect, then x, y, visibility of each keypoint: 2, or 0 0 0 where the class has none or it is out of the frame |
-| obb | class, the four corners of the oriented box of the whole shape; scenes are drawn so that it is in the frame |
+| pose | as detect, then x, y, 2 of each keypoint, or 0 0 0 if the class lacks it or it is out of the frame |
+| obb | class, the four corners of the oriented box of the whole shape, which is kept in the frame |
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from numpy.typing import NDArray
 import geometry
 import shapes
 from crops import object_crops
-from network import TASKS
 from heads import KPT_SHAPE
+from network import TASKS
 from outlines import outline
 from scenes import SUPERSAMPLE, Scene, draw_scene
 

@@ -16,6 +16,7 @@ use crate::crew::Sharing;
     name = "ferroyolo",
     version,
     after_help = "Examples:\n  ferroyolo predict                                   the built-in model on the built-in picture\n  \
+                  ferroyolo predict --task pose                       the built-in model for another task\n  \
                   ferroyolo predict -m yolo11n.pt -s street.jpg --save out\n  \
                   ferroyolo predict -m yolo11n.pt -s photos/ --json - > boxes.jsonl\n\n\
                   Exit status: 0 done, 1 something failed, 2 wrong usage."

@@ -171,6 +171,7 @@ fn explain(error: &ureq::Error) -> String {
         ureq::Error::RequireHttpsOnly(_) => {
             "redirected from https to plain http, which is not followed".into()
         }
+        ureq::Error::Io(error) => error.to_string(),
         other => other.to_string(),
     }
 }

@@ -60,7 +60,7 @@ fn urls_that_lead_to_no_picture_are_told_and_the_rest_goes_on() {
     let paths = ["absent.jpg", "text.jpg", "cut.jpg", "huge.jpg", "stall.jpg", "photos/bus.jpg"];
     let urls = paths.map(|path| server.url(path));
     let mut command = place.online(&["predict", "--json", "-", "-s", "ftp://a.invalid/b.jpg"], "");
-    command.env("FERROYOLO_TIMEOUT", "1").args(&urls);
+    command.env("FERROYOLO_TIMEOUT", "3").args(&urls);
     let run = place.finish(command).expect(1);
     let objects = run.json_lines();
     assert_eq!(objects.len(), 7);
@@ -71,7 +71,7 @@ fn urls_that_lead_to_no_picture_are_told_and_the_rest_goes_on() {
         "",
         "cut short after",
         "more than the",
-        "no answer for 1 s",
+        "no answer for 3 s",
     ]) {
         assert_eq!(object["path"], url.as_str());
         let error = object["error"].as_str().expect("an error");

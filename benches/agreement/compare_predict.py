@@ -2,7 +2,7 @@
 """Compares what `ferroyolo predict` finds with what Ultralytics' `predict` finds.
 
     python compare_predict.py FERROYOLO PICTURES CHECKPOINT... [--limit N] [--retina-masks] [--head one2one]
-                              [--no-rect] [--verbose]
+                              [--conf C] [--no-rect] [--verbose]
 
 FERROYOLO is the binary, PICTURES a directory of PNG pictures (or of JPEGs, whose decoders differ by a level here and
 there, which adds to the differences), CHECKPOINTs are .pt files. For each checkpoint it prints one row of a Markdown
@@ -17,8 +17,9 @@ left over, and the largest differences among those that match. A counterpart has
     classify                the class at the same place of the top five
 
 Class maps are compared pixel by pixel, depth maps by their largest relative difference; both are read from the PNGs
-that `--save` writes. Each confidence threshold is the highest of a few at which Ultralytics reports ten or more
-detections a picture, since random networks are unsure; it stands in the table. One picture is predicted at a time.
+that `--save` writes. Unless it is given, each confidence threshold is the highest of a few at which Ultralytics
+reports ten or more detections a picture, since random networks are unsure; it stands in the table. One picture is
+predicted at a time.
 """
 import argparse
 import json
@@ -168,8 +169,10 @@ def compare(args, checkpoint, pictures):
     options = {"verbose": False, "retina_masks": args.retina_masks, "rect": not args.no_rect}
     if args.head == "one2one":
         options["end2end"] = True
-    conf = None
-    if task in ("detect", "segment", "pose", "obb"):
+    conf = args.conf
+    if conf is not None:
+        options["conf"] = conf
+    elif task in ("detect", "segment", "pose", "obb"):
         for conf in CONFS:
             n = sum(len(model.predict(str(p), conf=conf, **options)[0]) for p in pictures[:4])
             if n >= 10 * len(pictures[:4]):
@@ -226,6 +229,7 @@ def main():
     parser.add_argument("--limit", type=int)
     parser.add_argument("--retina-masks", action="store_true")
     parser.add_argument("--head", choices=("one2many", "one2one"))
+    parser.add_argument("--conf", type=float)
     parser.add_argument("--no-rect", action="store_true")
     parser.add_argument("--verbose", action="store_true")
     args = parser.parse_args()

@@ -14,7 +14,7 @@ use crate::modules::{Branches, Extra, NetworkHead};
 use crate::network::{PlanKey, StepInfo};
 use crate::results::{Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
-use crate::tasks::finish::{FinishScratch, Run, Wanted};
+use crate::tasks::finish::{Extent, FinishScratch, Run, Wanted};
 use crate::tasks::fit::Fit;
 use crate::tasks::map;
 use crate::tasks::nms::NmsOptions;
@@ -246,6 +246,23 @@ impl Session {
     /// Errors with `ErrorKind::Argument` if an option makes no sense for the network, and with `ErrorKind::Weights` if
     /// a network for whole pictures gives values that are not finite. Objects with such values are left out.
     pub fn predict(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
+        self.predict_to(images, options, Extent::Cut)
+    }
+
+    /// As [`Session::predict`], for those who measure a network: objects are told as the network has them.
+    ///
+    /// Boxes and keypoints may reach out of the picture, objects whose mask has no pixel stay, and masks come in the
+    /// size of the network's prototypes too ([`Masks::coarse`](crate::results::Masks::coarse)).
+    pub fn predict_whole(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
+        self.predict_to(images, options, Extent::Whole)
+    }
+
+    fn predict_to(
+        &mut self,
+        images: &[&Image],
+        options: &PredictOptions,
+        extent: Extent,
+    ) -> Result<Vec<Results>> {
         let Some(first) = images.first() else { return Ok(Vec::new()) };
         self.check(options)?;
         let branches = self.branches(options.head)?;
@@ -275,7 +292,7 @@ impl Session {
         let inferred = Instant::now();
 
         let run = Run { context, head: model.network.head(), plan: &plan, arena, names: &model.names };
-        let wanted = wanted(options, branches);
+        let wanted = Wanted { extent, ..wanted(options, branches) };
         let finish = |(idx, (image, fit)): (usize, (&&Image, &Fit))| {
             run.finish(idx, image.shape(), fit, &wanted, finish)
         };
@@ -372,6 +389,7 @@ fn wanted(options: &PredictOptions, branches: Branches) -> Wanted<'_> {
         },
         one2one: branches.one2one,
         mask_size: if options.retina_masks { MaskSize::Picture } else { MaskSize::Input },
+        extent: Extent::Cut,
     }
 }
 

@@ -108,13 +108,16 @@ pub struct Masks {
     /// Pixels of the frame per pixel of the picture, `[x, y]`.
     gain: [f32; 2],
     masks: Vec<Mask>,
+    /// Masks in the prototypes' size, if they were asked for, and that size.
+    coarse: Vec<Mask>,
+    coarse_shape: [usize; 2],
 }
 
 impl Masks {
     /// No masks yet, of the size of a picture of `orig_shape` (height, width).
     #[must_use]
     pub fn new(orig_shape: [usize; 2]) -> Self {
-        Self { shape: orig_shape, orig_shape, offset: [0.0; 2], gain: [1.0; 2], masks: Vec::new() }
+        Self { shape: orig_shape, orig_shape, offset: [0.0; 2], gain: [1.0; 2], ..Self::empty() }
     }
 
     /// No masks yet, of the size of the network's input.
@@ -126,8 +129,34 @@ impl Masks {
             orig_shape: letterbox.image_hw(),
             offset: [left, top],
             gain: [gain_x, gain_y],
-            masks: Vec::new(),
+            ..Self::empty()
         }
+    }
+
+    fn empty() -> Self {
+        Self {
+            shape: [0; 2],
+            orig_shape: [0; 2],
+            offset: [0.0; 2],
+            gain: [1.0; 2],
+            masks: Vec::new(),
+            coarse: Vec::new(),
+            coarse_shape: [0; 2],
+        }
+    }
+
+    /// Adds the masks of an object, which may have no pixel, in both sizes.
+    pub(crate) fn push_whole(
+        &mut self,
+        mask: Option<Mask>,
+        coarse: Option<Mask>,
+        coarse_shape: [usize; 2],
+    ) -> Result<()> {
+        let or_none = |mask: Option<Mask>| mask.map_or_else(|| Mask::new([0, 0], 1, vec![0]), Ok);
+        self.masks.push(or_none(mask)?);
+        self.coarse.push(or_none(coarse)?);
+        self.coarse_shape = coarse_shape;
+        Ok(())
     }
 
     /// Adds a mask behind the others.
@@ -163,6 +192,13 @@ impl Masks {
     #[must_use]
     pub fn get(&self, idx: usize) -> Option<&Mask> {
         self.masks.get(idx)
+    }
+
+    /// The mask of object `idx` in the size of the network's prototypes, and that size (height, width); only in results
+    /// of [`Session::predict_whole`](crate::Session::predict_whole).
+    #[must_use]
+    pub fn coarse(&self, idx: usize) -> Option<(&Mask, [usize; 2])> {
+        self.coarse.get(idx).map(|mask| (mask, self.coarse_shape))
     }
 
     /// The masks one by one.

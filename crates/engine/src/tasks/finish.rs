@@ -27,6 +27,16 @@ pub(crate) struct Wanted<'a> {
     /// Read the branch that needs no suppression.
     pub one2one: bool,
     pub mask_size: MaskSize,
+    pub extent: Extent,
+}
+
+/// What becomes of objects that lie partly, or wholly, outside of the picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Extent {
+    /// They are cut at its borders, and those whose mask has no pixel are left out.
+    Cut,
+    /// They are told as the network has them, masks in the prototypes' size too.
+    Whole,
 }
 
 /// Working memory, kept from picture to picture.
@@ -122,28 +132,46 @@ impl Run<'_> {
         let kept = kept.into_iter().map(|idx| candidates[idx]);
         let mut boxes = Boxes::new(image_hw);
         let mut push = |found: &Candidate| {
-            boxes.push(letterbox.map_box(found.xyxy), found.score, found.class as usize);
+            let xyxy = match wanted.extent {
+                Extent::Cut => letterbox.map_box(found.xyxy),
+                Extent::Whole => map_box_whole(letterbox, found.xyxy),
+            };
+            boxes.push(xyxy, found.score, found.class as usize);
         };
         match head.extra {
             Extra::Masks { proto, .. } => {
                 let prototypes = self.plan.views[proto.0].as_ref().ok_or_else(not_planned)?;
                 let prototypes = MapView::new(arena, prototypes, image);
                 let mut masks = match wanted.mask_size {
-                    MaskSize::Input => Masks::in_input(letterbox),
                     MaskSize::Picture => Masks::new(image_hw),
+                    MaskSize::Input | MaskSize::Prototypes => Masks::in_input(letterbox),
                 };
                 mask_scratch.start();
                 for found in kept {
                     decoder.extra(arena, image, found.anchor as usize, extra);
                     let xyxy = match wanted.mask_size {
-                        MaskSize::Input => found.xyxy,
                         MaskSize::Picture => letterbox.map_box(found.xyxy),
+                        MaskSize::Input | MaskSize::Prototypes => found.xyxy,
                     };
-                    let mask = mask_scratch.mask(&prototypes, extra, xyxy, letterbox, wanted.mask_size)?;
-                    // An object without a pixel is none.
-                    if let Some(mask) = mask {
-                        push(&found);
-                        masks.push(mask);
+                    let mut mask = |xyxy, size| mask_scratch.mask(&prototypes, extra, xyxy, letterbox, size);
+                    let of_object = mask(xyxy, wanted.mask_size)?;
+                    match wanted.extent {
+                        // An object without a pixel is none.
+                        Extent::Cut => {
+                            if let Some(of_object) = of_object {
+                                push(&found);
+                                masks.push(of_object);
+                            }
+                        }
+                        Extent::Whole => {
+                            let [steps_y, steps_x] = [0, 1]
+                                .map(|axis| prototypes.hw[axis] as f32 / letterbox.net_hw()[axis] as f32);
+                            let [x1, y1, x2, y2] = found.xyxy;
+                            let xyxy = [x1 * steps_x, y1 * steps_y, x2 * steps_x, y2 * steps_y];
+                            let coarse = mask(xyxy, MaskSize::Prototypes)?;
+                            push(&found);
+                            masks.push_whole(of_object, coarse, prototypes.hw)?;
+                        }
                     }
                 }
                 Ok(Results::segment(Arc::clone(self.names), image_hw, boxes, masks))
@@ -154,8 +182,10 @@ impl Run<'_> {
                     decoder.extra(arena, image, found.anchor as usize, extra);
                     if extra.iter().all(|value| value.is_finite()) {
                         push(&found);
-                        let points: Vec<Keypoint> =
-                            extra.chunks_exact(values).map(|point| keypoint(point, letterbox)).collect();
+                        let points: Vec<Keypoint> = extra
+                            .chunks_exact(values)
+                            .map(|point| keypoint(point, letterbox, wanted.extent))
+                            .collect();
                         keypoints.push(&points)?;
                     }
                 }
@@ -205,9 +235,19 @@ fn with_angle(found: &Candidate, angle: f32) -> RotatedCandidate {
     }
 }
 
+/// Maps a box of the input to the picture, where it may reach outside.
+fn map_box_whole(letterbox: &Letterbox, [x1, y1, x2, y2]: [f32; 4]) -> [f32; 4] {
+    let ([x1, y1], [x2, y2]) = (letterbox.map_point([x1, y1]), letterbox.map_point([x2, y2]));
+    [x1, y1, x2, y2]
+}
+
 /// `values`: x and y in pixels of the input, then how visible the point is if the network says so.
-fn keypoint(values: &[f32], letterbox: &Letterbox) -> Keypoint {
-    let xy = letterbox.map_point_clipped([values[0], values[1]]);
+fn keypoint(values: &[f32], letterbox: &Letterbox, extent: Extent) -> Keypoint {
+    let xy = [values[0], values[1]];
+    let xy = match extent {
+        Extent::Cut => letterbox.map_point_clipped(xy),
+        Extent::Whole => letterbox.map_point(xy),
+    };
     Keypoint { xy, visible: values.get(2).copied() }
 }
 
@@ -349,9 +389,10 @@ mod tests {
     fn keypoints_stay_in_the_picture() {
         let letterbox = Letterbox::new([50, 100], [64, 64], Placement::Center).unwrap();
         assert_eq!(
-            keypoint(&[32.0, 32.0, 0.7], &letterbox),
+            keypoint(&[32.0, 32.0, 0.7], &letterbox, Extent::Cut),
             Keypoint { xy: [50.0, 25.0], visible: Some(0.7) }
         );
-        assert_eq!(keypoint(&[-9.0, 99.0], &letterbox), Keypoint { xy: [0.0, 50.0], visible: None });
+        let outside = |extent| keypoint(&[-32.0, 64.0], &letterbox, extent).xy;
+        assert_eq!((outside(Extent::Cut), outside(Extent::Whole)), ([0.0, 50.0], [-50.0, 75.0]));
     }
 }

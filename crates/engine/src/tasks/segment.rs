@@ -24,6 +24,8 @@ pub(crate) enum MaskSize {
     Input,
     /// Those of the picture.
     Picture,
+    /// Those of the prototypes: nothing is scaled.
+    Prototypes,
 }
 
 /// Combines prototypes to masks; keeps its memory from mask to mask.
@@ -54,6 +56,7 @@ impl MaskScratch {
         let frame_hw = match size {
             MaskSize::Input => letterbox.net_hw(),
             MaskSize::Picture => letterbox.image_hw(),
+            MaskSize::Prototypes => prototypes.hw,
         };
         let [ys, xs] = covered(xyxy, frame_hw);
         if ys.is_empty() || xs.is_empty() {
@@ -69,7 +72,7 @@ impl MaskScratch {
         }
 
         let [rows, columns] = match size {
-            MaskSize::Input => [0, 1]
+            MaskSize::Input | MaskSize::Prototypes => [0, 1]
                 .map(|axis| Way::to_input(prototypes.hw[axis], frame_hw[axis], [&ys, &xs][axis].clone())),
             MaskSize::Picture => {
                 let steps = steps(prototypes.hw, letterbox);

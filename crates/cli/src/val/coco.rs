@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::fit::Fitted;
-use super::judge::{Detection, Extra};
+use super::judge::{Detection, Extra, Point};
 
 /// Numbers that stand for pictures in COCO's files.
 ///
@@ -41,11 +41,11 @@ pub fn entry(image_id: u64, path: &Path, detection: &Detection, fitted: &Fitted)
         Extra::Keypoints(points) => {
             let values = points
                 .iter()
-                .flat_map(|([x, y], visible)| [rounded(*x), rounded(*y), rounded(f64::from(*visible))]);
+                .flat_map(|Point { xy: [x, y], visible, .. }| [*x, *y, f64::from(*visible)].map(rounded));
             entry["keypoints"] = values.collect();
         }
         Extra::Mask(mask) => {
-            let mask = fitted.mask_to_picture(mask);
+            let mask = fitted.mask_to_picture(&mask.of_input);
             entry["segmentation"] = json!({"size": mask.hw(), "counts": mask.coco_rle()});
         }
     }
@@ -64,6 +64,7 @@ mod tests {
     use ferroyolo_val::metrics::Found;
 
     use super::*;
+    use crate::val::judge::SizedMasks;
 
     fn detection(extra: Extra) -> Value {
         let found = Found { class: 3, confidence: 0.5 };
@@ -87,9 +88,11 @@ mod tests {
         let expected = json!({"image_id": 7, "file_name": "a.jpg", "category_id": 3, "bbox": [1.0, 2.0, 3.0, 4.0],
                               "score": 0.5});
         assert_eq!(plain, expected);
-        let points = detection(Extra::Keypoints(vec![([1.0, 2.0], 0.5)]));
+        let point = Point { xy: [1.0, 2.0], xy_unclipped: [-1.0, 2.0], visible: 0.5 };
+        let points = detection(Extra::Keypoints(vec![point]));
         assert_eq!(points["keypoints"], json!([1.0, 2.0, 0.5]));
-        let mask = detection(Extra::Mask(Mask::from_values([2, 1], &[true, false], |on| *on)));
+        let of_input = Mask::from_values([2, 1], &[true, false], |on| *on);
+        let mask = detection(Extra::Mask(SizedMasks { of_input, coarse: Mask::new([1, 1]) }));
         assert_eq!(mask["segmentation"], json!({"size": [2, 1], "counts": "011"}));
         let turned = RotatedBox { xy: [2.0, 4.0], wh: [2.0, 4.0], angle: 0.0 };
         assert_eq!(detection(Extra::Rotated(turned))["rbox"], json!([2.0, 4.0, 2.0, 4.0, 0.0]));

@@ -1,8 +1,12 @@
 //! How right the results of one picture are.
 
+use std::cmp::Reverse;
+
 use ferroyolo::{Results, Task};
 use ferroyolo_val::dataset::{Labels, Object, Shape};
-use ferroyolo_val::geometry::{self, Mask, RotatedBox, area, box_iou, fill_polygon, oks, prob_iou};
+use ferroyolo_val::geometry::{
+    self, Mask, RotatedBox, area, box_iou, fill_polygon, oks, prob_iou, trace_polygon,
+};
 use ferroyolo_val::metrics::{ConfusionMatrix, ConfusionOptions, Found, Match, PixelCounts, match_picture};
 
 use super::fit::Fitted;
@@ -41,8 +45,8 @@ pub struct Objects {
 pub struct Matches {
     /// In the picture, where COCO's tools look: boxes end at its borders, and every pixel of a mask counts.
     pub coco: Vec<Match>,
-    /// In the network's input, where Ultralytics looks: boxes may reach into the border, and masks are a quarter as wide
-    /// and high, with each pixel in the smallest label that has it.
+    /// In the network's input, where Ultralytics looks: boxes and keypoints may lie anywhere, and masks have the size of
+    /// the network's prototypes, with each pixel in the smallest label that has it.
     pub ultralytics: Vec<Match>,
 }
 
@@ -64,10 +68,29 @@ pub enum Extra {
     None,
     /// The turned box.
     Rotated(RotatedBox),
-    /// The keypoints, with how sure the network is that each can be seen.
-    Keypoints(Vec<([f64; 2], f32)>),
-    /// The mask, in the size of the network's input.
-    Mask(Mask),
+    /// The keypoints.
+    Keypoints(Vec<Point>),
+    /// The mask.
+    Mask(SizedMasks),
+}
+
+/// A keypoint in pixels of its picture.
+#[derive(Clone, Copy)]
+pub struct Point {
+    /// Where it is, within the picture.
+    pub xy: [f64; 2],
+    /// The same where it may lie outside.
+    pub xy_unclipped: [f64; 2],
+    /// How sure the network is that it can be seen.
+    pub visible: f32,
+}
+
+/// A mask in two sizes.
+pub struct SizedMasks {
+    /// That of the network's input.
+    pub of_input: Mask,
+    /// That of its prototypes.
+    pub coarse: Mask,
 }
 
 /// Compares what was found with what is true.
@@ -131,14 +154,18 @@ fn detections(results: &Results, fitted: &Fitted) -> Result<Vec<Detection>> {
         let extra = match results.task {
             Task::Segment => {
                 let masks = results.masks.as_ref().ok_or_else(|| without("masks"))?;
-                let bitmap = masks.bitmap(idx).ok_or_else(|| without("mask for a box"))?;
-                Extra::Mask(Mask::from_values(masks.shape(), &bitmap, |pixel| *pixel != 0))
+                let mask = masks.get(idx).ok_or_else(|| without("mask for a box"))?;
+                let (coarse, hw) = masks.coarse(idx).ok_or_else(|| without("coarse mask for a box"))?;
+                let of_input = in_frame(mask, masks.shape());
+                Extra::Mask(SizedMasks { of_input, coarse: in_frame(coarse, hw) })
             }
             Task::Pose => {
                 let keypoints = results.keypoints.as_ref().and_then(|all| all.get(idx));
                 let points = keypoints.ok_or_else(|| without("keypoints for a box"))?.iter();
                 let point = |point: &ferroyolo::results::Keypoint| {
-                    (fitted.to_picture(point.xy), point.visible.unwrap_or(1.0))
+                    let [x, y] = fitted.to_picture(point.xy);
+                    let xy = [x.clamp(0.0, width), y.clamp(0.0, height)];
+                    Point { xy, xy_unclipped: [x, y], visible: point.visible.unwrap_or(1.0) }
                 };
                 Extra::Keypoints(points.map(point).collect())
             }
@@ -196,15 +223,19 @@ fn judge_objects(
             let scaled: Vec<Vec<Option<[f64; 2]>>> =
                 objects.iter().map(|object| points(object, [height, width])).collect();
             let sigmas = geometry::sigmas(scaled.first().map_or(0, Vec::len));
-            let likeness = |detection: usize, object: usize| match &detections[detection].extra {
-                Extra::Keypoints(found) => {
-                    let found: Vec<[f64; 2]> = found.iter().map(|(xy, _)| *xy).collect();
-                    oks(&scaled[object], &found, area(boxes[object]), &sigmas)
-                }
-                _ => 0.0,
+            let matches = |xy: fn(&Point) -> [f64; 2]| {
+                match_picture(&found, &truth, |detection, object| match &detections[detection].extra {
+                    Extra::Keypoints(found) => {
+                        let found: Vec<[f64; 2]> = found.iter().map(xy).collect();
+                        oks(&scaled[object], &found, area(boxes[object]), &sigmas)
+                    }
+                    _ => 0.0,
+                })
             };
-            let coco = match_picture(&found, &truth, likeness);
-            Some(Matches { ultralytics: coco.clone(), coco })
+            Some(Matches {
+                coco: matches(|point| point.xy),
+                ultralytics: matches(|point| point.xy_unclipped),
+            })
         }
         _ => None,
     };
@@ -224,41 +255,62 @@ fn judge_objects(
     }
 }
 
-/// Matches by overlap of masks, in the size of the network's input and in a quarter of it.
+/// Matches by overlap of masks, in the size of the network's input and in that of its prototypes.
 fn by_masks(detections: &[Detection], found: &[Found], objects: &[Object], fitted: &Fitted) -> Matches {
     let hw = fitted.image.shape();
-    let filled = |object: &Object| match &object.shape {
-        Shape::Polygon(corners) => {
-            let corners: Vec<_> = corners.iter().map(|&corner| fitted.shares_to_input(corner)).collect();
-            fill_polygon(&corners, hw)
-        }
-        _ => Mask::new(hw),
-    };
-    let labelled: Vec<Mask> = objects.iter().map(filled).collect();
-    let none = Mask::new(hw);
-    let masks: Vec<&Mask> = detections
-        .iter()
-        .map(|detection| match &detection.extra {
-            Extra::Mask(mask) => mask,
-            _ => &none,
-        })
-        .collect();
     let truth: Vec<usize> = objects.iter().map(|object| object.class).collect();
-    let coco = match_picture(found, &truth, |detection, object| labelled[object].iou(masks[detection]));
+    let labelled = |draw: fn(&[[f64; 2]], [usize; 2]) -> Mask| -> Vec<Mask> {
+        let drawn = |object: &Object| match &object.shape {
+            Shape::Polygon(corners) => {
+                let corners: Vec<_> = corners.iter().map(|&corner| fitted.shares_to_input(corner)).collect();
+                draw(&corners, hw)
+            }
+            _ => Mask::new(hw),
+        };
+        objects.iter().map(drawn).collect()
+    };
+    let matches = |labelled: &[Mask], mask: fn(&SizedMasks) -> &Mask| {
+        match_picture(found, &truth, |detection, object| match &detections[detection].extra {
+            Extra::Mask(masks) => labelled[object].iou(mask(masks)),
+            _ => 0.0,
+        })
+    };
 
-    let mut small: Vec<Mask> = labelled.iter().map(Mask::quartered).collect();
-    let mut by_area: Vec<usize> = (0..small.len()).collect();
-    by_area.sort_by_key(|&idx| small[idx].area());
-    let mut covered = Mask::new(none.quartered().hw());
+    let coarse_hw = detections.iter().find_map(|detection| match &detection.extra {
+        Extra::Mask(masks) => Some(masks.coarse.hw()),
+        _ => None,
+    });
+    let factor = coarse_hw.map_or(1, |[height, _]| hw[0] / height.max(1)).max(1);
+    let mut coarse: Vec<Mask> = labelled(trace_polygon).iter().map(|mask| mask.shrunk(factor)).collect();
+    let mut by_area: Vec<usize> = (0..coarse.len()).collect();
+    // Of labels of one size the later one is on top.
+    by_area.sort_by_key(|&idx| (coarse[idx].area(), Reverse(idx)));
+    let mut covered = Mask::new(hw.map(|side| side / factor));
     for idx in by_area {
-        let whole = small[idx].clone();
-        small[idx].subtract(&covered);
+        let whole = coarse[idx].clone();
+        coarse[idx].subtract(&covered);
         covered.add(&whole);
     }
-    let found_small: Vec<Mask> = masks.iter().map(|mask| mask.quartered()).collect();
-    let ultralytics =
-        match_picture(found, &truth, |detection, object| small[object].iou(&found_small[detection]));
-    Matches { coco, ultralytics }
+    Matches {
+        coco: matches(&labelled(fill_polygon), |masks| &masks.of_input),
+        ultralytics: matches(&coarse, |masks| &masks.coarse),
+    }
+}
+
+/// A mask in a frame of `hw`.
+fn in_frame(mask: &ferroyolo::results::Mask, hw: [usize; 2]) -> Mask {
+    let mut framed = Mask::new(hw);
+    let ([left, top], [_, width]) = (mask.origin(), mask.shape());
+    for (row, pixels) in mask.pixels().chunks(width).enumerate() {
+        let mut x = left;
+        for run in pixels.chunk_by(|a, b| a == b) {
+            if run[0] == 1 {
+                framed.fill_row(top + row, x, x + run.len());
+            }
+            x += run.len();
+        }
+    }
+    framed
 }
 
 /// The labelled keypoints of an object in pixels.

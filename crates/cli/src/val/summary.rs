@@ -43,7 +43,7 @@ pub struct Compared {
     pub what: &'static str,
     /// By COCO's rules.
     pub coco: Metrics,
-    /// From matches made as Ultralytics makes them; only [`Metrics::ap_of_lines`] of them is told.
+    /// From matches made as Ultralytics makes them; of the averages only [`Metrics::ap_of_lines`] is told.
     pub ultralytics: Metrics,
 }
 
@@ -156,7 +156,14 @@ impl Summary {
                 );
                 let mut classes: BTreeMap<usize, Map<String, Value>> = BTreeMap::new();
                 for Compared { what, coco, ultralytics } in all {
-                    let mut mean = rates(coco.precision, coco.recall, &coco.ap, &ultralytics.ap_of_lines);
+                    let mut mean = both(
+                        &Rates { precision: coco.precision, recall: coco.recall, ap: &coco.ap },
+                        &Rates {
+                            precision: ultralytics.precision,
+                            recall: ultralytics.recall,
+                            ap: &ultralytics.ap_of_lines,
+                        },
+                    );
                     mean.insert("confidence".into(), rounded(coco.confidence));
                     object.insert((*what).into(), mean.into());
                     // Both have the classes that are labelled, in one order.
@@ -169,7 +176,14 @@ impl Summary {
                             entry.insert("instances".into(), json!(of.n_instances));
                             entry
                         });
-                        let rates = rates(of.precision, of.recall, &of.ap, &by_lines.ap_of_lines);
+                        let rates = both(
+                            &Rates { precision: of.precision, recall: of.recall, ap: &of.ap },
+                            &Rates {
+                                precision: by_lines.precision,
+                                recall: by_lines.recall,
+                                ap: &by_lines.ap_of_lines,
+                            },
+                        );
                         entry.insert((*what).into(), rates.into());
                     }
                 }
@@ -286,25 +300,31 @@ fn capitalised(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-fn rates(
+/// How right detections are, by one set of rules.
+struct Rates<'a> {
     precision: f64,
     recall: f64,
-    ap: &AveragePrecision,
-    ap_of_lines: &AveragePrecision,
-) -> Map<String, Value> {
-    let averages = |ap: &AveragePrecision| {
-        let mut averages = Map::new();
-        averages.insert("map50".into(), rounded(ap.ap50()));
-        averages.insert("map75".into(), rounded(ap.ap75()));
-        averages.insert("map50_95".into(), rounded(ap.mean()));
-        averages
-    };
-    let mut rates = Map::new();
-    rates.insert("precision".into(), rounded(precision));
-    rates.insert("recall".into(), rounded(recall));
-    rates.append(&mut averages(ap));
-    rates.insert("ultralytics".into(), averages(ap_of_lines).into());
-    rates
+    ap: &'a AveragePrecision,
+}
+
+impl Rates<'_> {
+    fn to_json(&self) -> Map<String, Value> {
+        let values = [
+            ("precision", self.precision),
+            ("recall", self.recall),
+            ("map50", self.ap.ap50()),
+            ("map75", self.ap.ap75()),
+            ("map50_95", self.ap.mean()),
+        ];
+        values.into_iter().map(|(name, value)| (name.to_owned(), rounded(value))).collect()
+    }
+}
+
+/// The rates by COCO's rules, and in it those by Ultralytics'.
+fn both(coco: &Rates<'_>, ultralytics: &Rates<'_>) -> Map<String, Value> {
+    let mut object = coco.to_json();
+    object.insert("ultralytics".into(), ultralytics.to_json().into());
+    object
 }
 
 /// Five decimals, finer than any data set can tell.

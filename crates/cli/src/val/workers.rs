@@ -117,7 +117,7 @@ fn look_at(
     };
     let fitting_ms = start.elapsed().as_secs_f64() * 1e3;
     let options = PredictOptions { imgsz: Some(imgsz), ..work.options.clone() };
-    let results = session.predict(&[&fitted.image], &options)?;
+    let results = session.predict_whole(&[&fitted.image], &options)?;
     let results = results.first().ok_or_else(|| Error::failed("the network gave no result"))?;
     let mut score = judge(results, &fitted, &truth, work.truths.names.len())?;
     if let Score::Objects(objects) = &mut score {

@@ -77,12 +77,13 @@ impl ClassMap {
         Ok(Self { hw: [height, width], classes })
     }
 
-    /// The map in another size, each pixel from the nearest one by its centre.
+    /// The map in another size, each pixel from the one that its upper left corner lies in.
+    ///
+    /// OpenCV's `INTER_NEAREST` does the same, by which class maps are scaled elsewhere.
     #[must_use]
     pub fn resized(&self, hw: [usize; 2]) -> Self {
         let from = |at: usize, axis: usize| {
-            // Doubled, so that half pixels are whole numbers.
-            let at = (2 * at + 1) * self.hw[axis] / (2 * hw[axis]).max(1);
+            let at = at * self.hw[axis] / hw[axis].max(1);
             at.min(self.hw[axis].saturating_sub(1))
         };
         let columns: Vec<usize> = (0..hw[1]).map(|x| from(x, 1)).collect();
@@ -155,7 +156,8 @@ mod tests {
     fn sizes_change_by_the_nearest_pixel() {
         let map = ClassMap { hw: [2, 3], classes: vec![0, 1, 2, 3, 4, 5] };
         assert_eq!(map.resized([2, 3]), map);
-        assert_eq!(map.resized([1, 1]).classes, [4]);
+        assert_eq!(map.resized([1, 1]).classes, [0]);
+        assert_eq!(map.resized([2, 2]).classes, [0, 1, 3, 4]);
         assert_eq!(map.resized([4, 3]).classes, [0, 1, 2, 0, 1, 2, 3, 4, 5, 3, 4, 5]);
         assert_eq!(map.resized([2, 6]).classes, [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]);
     }

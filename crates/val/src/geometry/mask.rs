@@ -100,18 +100,20 @@ impl Mask {
         }
     }
 
-    /// The mask at a quarter of its width and height, as a network for masks sees it.
+    /// The mask with `factor` times fewer pixels down and across, as bilinear scaling makes it; `factor` is at least 1.
     ///
-    /// A pixel is inside if two of the four in the middle of its sixteen are.
+    /// A pixel is inside if two of the four in the middle of those it stands for are. Of an odd number of rows and
+    /// columns the one in the middle counts alone.
     #[must_use]
-    pub fn quartered(&self) -> Self {
-        let mut small = Self::new(self.hw.map(|side| side / 4));
+    pub fn shrunk(&self, factor: usize) -> Self {
+        let mut small = Self::new(self.hw.map(|side| side / factor));
         let Some([x1, y1, x2, y2]) = self.bounds() else { return small };
-        for y in y1 / 4..y2.div_ceil(4).min(small.hw[0]) {
-            for x in x1 / 4..x2.div_ceil(4).min(small.hw[1]) {
-                let middle = [(1, 1), (2, 1), (1, 2), (2, 2)];
-                let n_inside = middle.iter().filter(|(u, v)| self.get(4 * x + u, 4 * y + v)).count();
-                if n_inside >= 2 {
+        let middle = [(factor - 1) / 2, factor / 2];
+        for y in y1 / factor..y2.div_ceil(factor).min(small.hw[0]) {
+            for x in x1 / factor..x2.div_ceil(factor).min(small.hw[1]) {
+                let is_inside = |u: usize, v: usize| self.get(factor * x + u, factor * y + v);
+                let n_inside = middle.map(|v| middle.map(|u| usize::from(is_inside(u, v))));
+                if n_inside.as_flattened().iter().sum::<usize>() >= 2 {
                     small.fill_row(y, x, x + 1);
                 }
             }
@@ -218,14 +220,15 @@ mod tests {
     }
 
     #[test]
-    fn quarters_look_at_the_middle() {
+    fn small_masks_look_at_the_middle() {
         let mut whole = Mask::new([9, 12]);
         (0..4).for_each(|row| whole.fill_row(row, 2, 9));
         whole.fill_row(5, 5, 6);
-        let small = whole.quartered();
+        let small = whole.shrunk(4);
         // Half of the first pixel's middle is inside, all of the second's, none of the third's; one below is too few.
         assert_eq!((small.hw(), small.area(), small.bounds()), ([2, 3], 2, Some([0, 0, 2, 1])));
-        assert_eq!(Mask::new([9, 12]).quartered().area(), 0);
+        assert_eq!(Mask::new([9, 12]).shrunk(4).area(), 0);
+        assert_eq!((whole.shrunk(1), whole.shrunk(3).area()), (whole.clone(), 2));
     }
 
     #[test]

@@ -9,5 +9,5 @@ mod rotated;
 pub use boxes::{area, box_iou};
 pub use keypoints::{COCO_SIGMAS, oks, sigmas};
 pub use mask::Mask;
-pub use polygon::fill_polygon;
+pub use polygon::{fill_polygon, trace_polygon};
 pub use rotated::{RotatedBox, prob_iou};

@@ -2,6 +2,9 @@
 
 use super::Mask;
 
+/// Points to which Ultralytics brings the outline of a label.
+const N_POINTS: usize = 1000;
+
 /// The pixels of a picture of `hw` whose centres lie inside the polygon, by the even-odd rule.
 ///
 /// `corners` are `[x, y]` in pixels; the pixel in the upper left corner has its centre at `[0.5, 0.5]`. What lies
@@ -37,6 +40,85 @@ pub fn fill_polygon(corners: &[[f64; 2]], hw: [usize; 2]) -> Mask {
     mask
 }
 
+/// The pixels of a picture of `hw` that the outline of the polygon touches, and those inside it.
+///
+/// This is how Ultralytics makes masks of labels: the closed outline is walked in [`N_POINTS`] steps, of which each
+/// marks the pixel it lies in, and what is enclosed by these pixels is filled by the even-odd rule. A mask is half a
+/// pixel wider at every side than that of [`fill_polygon`].
+#[must_use]
+pub fn trace_polygon(corners: &[[f64; 2]], hw: [usize; 2]) -> Mask {
+    let mut mask = Mask::new(hw);
+    if corners.is_empty() || corners.iter().flatten().any(|value| !value.is_finite()) {
+        return mask;
+    }
+    let limits = [hw[1] as f64, hw[0] as f64];
+    let pixel = |[x, y]: [f64; 2]| [x.clamp(0.0, limits[0]) as i64, y.clamp(0.0, limits[1]) as i64];
+    let mut outline: Vec<[i64; 2]> = walked(corners).into_iter().map(pixel).collect();
+    outline.dedup();
+    let mut edges = Vec::with_capacity(outline.len());
+    for (idx, &to) in outline.iter().enumerate() {
+        let from = outline[(idx + outline.len() - 1) % outline.len()];
+        draw_line(&mut mask, from, to);
+        if from[1] != to[1] {
+            edges.push(if from[1] < to[1] { [from, to] } else { [to, from] });
+        }
+    }
+    edges.sort_unstable_by_key(|[upper, _]| upper[1]);
+    let (mut next, mut active) = (0, Vec::new());
+    let mut crossings = Vec::new();
+    for row in 0..hw[0] as i64 {
+        while edges.get(next).is_some_and(|[upper, _]| upper[1] <= row) {
+            active.push(edges[next]);
+            next += 1;
+        }
+        // Each edge holds its upper end and not its lower one, so that a corner counts once.
+        active.retain(|[_, lower]: &[[i64; 2]; 2]| lower[1] > row);
+        crossings.clear();
+        crossings.extend(active.iter().map(|&[[x1, y1], [x2, y2]]| {
+            x1 as f64 + (row - y1) as f64 * (x2 - x1) as f64 / (y2 - y1) as f64
+        }));
+        crossings.sort_unstable_by(f64::total_cmp);
+        for &[from, to] in crossings.as_chunks().0 {
+            mask.fill_row(row as usize, from.ceil() as usize, to.floor() as usize + 1);
+        }
+    }
+    mask
+}
+
+/// The closed outline with more points on it, evenly many on each side, and the corners themselves.
+fn walked(corners: &[[f64; 2]]) -> Vec<[f64; 2]> {
+    let closed: Vec<[f64; 2]> = corners.iter().chain(&corners[..1]).copied().collect();
+    let n_between = N_POINTS.saturating_sub(closed.len());
+    let last = closed.len() - 1;
+    // Where points lie, in sides: between corners, and the corners before what lies at the same place.
+    let mut places: Vec<f64> = (0..=last).map(|idx| idx as f64).collect();
+    places.extend((0..n_between).map(|idx| idx as f64 * last as f64 / (n_between.max(2) - 1) as f64));
+    places.sort_by(f64::total_cmp);
+    let at = |place: f64| {
+        let side = (place as usize).min(last - 1);
+        let (share, from, to) = (place - side as f64, closed[side], closed[side + 1]);
+        [0, 1].map(|axis| from[axis] + share * (to[axis] - from[axis]))
+    };
+    places.into_iter().map(at).collect()
+}
+
+/// Adds a pixel for each step along the longer axis of the line, the nearest one across.
+fn draw_line(mask: &mut Mask, from: [i64; 2], to: [i64; 2]) {
+    let [from, to] = if from[0] <= to[0] { [from, to] } else { [to, from] };
+    let [dx, dy] = [to[0] - from[0], to[1] - from[1]];
+    let n = dx.max(dy.abs());
+    for step in 0..=n {
+        // Halfway between two pixels the one nearer to the start is taken.
+        let moved = |delta: i64| {
+            if n == 0 { 0 } else { delta.signum() * ((2 * step * delta.abs() + n - 1) / (2 * n)) }
+        };
+        let [x, y] = [from[0] + moved(dx), from[1] + moved(dy)];
+        if let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) {
+            mask.fill_row(y, x, x + 1);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -63,7 +145,54 @@ mod tests {
         }
     }
 
+    #[test]
+    fn traced_shapes() {
+        let triangle = trace_polygon(&[[1.2, 1.2], [6.9, 1.7], [3.1, 5.6]], [7, 9]);
+        let expected =
+            [".........", ".######..", ".######..", ".#####...", "..###....", "..##.....", "........."];
+        assert_eq!(rows(&triangle), expected);
+        // What has no area has an outline all the same.
+        assert_eq!(rows(&trace_polygon(&[[2.0, 1.0], [2.0, 1.4], [2.3, 1.0]], [2, 4])), ["....", "..#."]);
+        for corners in [&[][..], &[[f64::NAN; 2]; 3], &[[0.0, f64::INFINITY]; 3]] {
+            assert_eq!(trace_polygon(corners, [4, 4]).area(), 0);
+        }
+    }
+
+    /// Numbers of pixels and FNV hashes of masks, and of a quarter of them, that OpenCV 5 draws (`fillPoly` of 1000
+    /// points cut to whole numbers, then `resize`).
+    #[test]
+    fn traced_masks_are_those_of_the_reference() {
+        let star = [[53.883, 27.91], [6.335, 28.449], [44.407, 5.655], [30.354, 41.998], [15.02, 5.988]];
+        let beyond = [[-20.0, 5.5], [90.0, 10.25], [40.5, 70.0]];
+        for (corners, whole, small) in [
+            (&star[..], (514, 0x29aa_9656_35a0_1b99), (32, 0x3382_c2af_626a_87cf)),
+            (&beyond[..], (2406, 0x2fdb_1431_67b1_ef1b), (153, 0x30c6_2fe4_4eed_81ea)),
+        ] {
+            let mask = trace_polygon(corners, [48, 64]);
+            assert_eq!((digest(&mask), digest(&mask.shrunk(4))), (whole, small), "{corners:?}");
+        }
+    }
+
+    fn digest(mask: &Mask) -> (usize, u64) {
+        let pixels = rows(mask).concat().into_bytes();
+        let step = |hash: u64, pixel: u8| (hash ^ u64::from(pixel == b'#')).wrapping_mul(0x100_0000_01b3);
+        (mask.area(), pixels.into_iter().fold(0xcbf2_9ce4_8422_2325, step))
+    }
+
     proptest! {
+        /// What is filled is traced too, or lies beside it.
+        #[test]
+        fn traces_hold_what_is_filled(corners in prop::array::uniform4(prop::array::uniform2(0.0..40.0f64))) {
+            let filled = fill_polygon(&corners, [40, 40]);
+            let traced = trace_polygon(&corners, [40, 40]);
+            let near = |x: usize, y: usize| {
+                (y.saturating_sub(1)..=y + 1).any(|v| (x.saturating_sub(1)..=x + 1).any(|u| traced.get(u, v)))
+            };
+            for (x, y) in (0..40).flat_map(|y| (0..40).map(move |x| (x, y))) {
+                prop_assert!(!filled.get(x, y) || near(x, y), "{} {}", x, y);
+            }
+        }
+
         /// The area is that of the shoelace formula, but for the pixels along the border.
         #[test]
         fn area_is_that_of_the_polygon(corners in prop::array::uniform3(prop::array::uniform2(0.0..64.0f64))) {

@@ -130,7 +130,8 @@ impl Evaluation {
             })
             .collect();
         let mean = |value: fn(&ClassMetrics) -> f64| {
-            classes.iter().map(value).sum::<f64>() / n_classes.max(1) as f64
+            // The sum of nothing is -0.
+            (classes.iter().map(value).sum::<f64>() + 0.0) / n_classes.max(1) as f64
         };
         Metrics {
             n_pictures: self.n_pictures,
@@ -194,6 +195,7 @@ mod tests {
     fn nothing_labelled_or_nothing_found() {
         let metrics = Evaluation::default().finish();
         assert_eq!((metrics.n_pictures, metrics.ap.mean(), metrics.precision), (0, 0.0, 0.0));
+        assert!(metrics.precision.is_sign_positive() && metrics.recall.is_sign_positive());
         let mut evaluation = Evaluation::default();
         add(&mut evaluation, &[], &[0]);
         add(&mut evaluation, &[(1, 0.5, 1.0)], &[]);

@@ -68,7 +68,8 @@ impl PixelCounts {
         let n_pixels = self.classes.iter().map(|counts| counts[0]).sum();
         let n_right: u64 = self.classes.iter().map(|counts| counts[2]).sum();
         PixelMetrics {
-            mean_iou: ious.iter().sum::<f64>() / ious.len().max(1) as f64,
+            // The sum of nothing is -0.
+            mean_iou: (ious.iter().sum::<f64>() + 0.0) / ious.len().max(1) as f64,
             accuracy: if n_pixels == 0 { 0.0 } else { n_right as f64 / n_pixels as f64 },
             n_pixels,
             classes,
@@ -94,6 +95,7 @@ mod tests {
         let mut counts = PixelCounts::new(2);
         counts.add(&[0, 0, 1, 1], &[0, 0, 0, 0]);
         assert_eq!((counts.finish().mean_iou, counts.finish().classes[1]), (0.5, (0, Some(0.0))));
-        assert_eq!(PixelCounts::new(1).finish().mean_iou, 0.0);
+        let nothing = PixelCounts::new(1).finish().mean_iou;
+        assert!(nothing == 0.0 && nothing.is_sign_positive());
     }
 }

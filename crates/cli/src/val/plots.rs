@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use ferroyolo::Image;
-use ferroyolo_val::metrics::{ConfusionMatrix, Metrics};
+use ferroyolo_val::metrics::{ClassMetrics, ConfusionMatrix, Metrics};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
@@ -76,92 +76,105 @@ fn picture(path: &Path, draw: &dyn Fn(&Area<'_>) -> Drawn) -> Result<()> {
 }
 
 fn precision_recall(area: &Area<'_>, metrics: &Metrics, names: &[String]) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
-        .margin(20)
-        .caption("Precision over recall at an overlap of 0.5", (FONT, 28))
-        .x_label_area_size(50)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..1.0, 0.0..1.02)?;
-    let mesh = |value: &f64| format!("{value:.1}");
-    chart
-        .configure_mesh()
-        .x_desc("recall")
-        .y_desc("precision")
-        .label_style((FONT, 18))
-        .x_label_formatter(&mesh)
-        .y_label_formatter(&mesh)
-        .light_line_style(TRANSPARENT)
-        .draw()?;
-    let points = |values: &[f64]| -> Vec<(f64, f64)> {
-        values.iter().enumerate().map(|(idx, &precision)| (idx as f64 / 100.0, precision)).collect()
-    };
+    let points =
+        |values: &[f64]| values.iter().enumerate().map(|(idx, &value)| (idx as f64 / 100.0, value)).collect();
     let is_few = metrics.classes.len() <= MAX_LINES;
-    for (idx, class) in metrics.classes.iter().enumerate() {
-        let style = if is_few { color(idx).stroke_width(2) } else { RGBColor(190, 190, 190).stroke_width(1) };
-        let line = chart.draw_series(LineSeries::new(points(&class.precision_by_recall), style))?;
-        if is_few {
-            let name = short(names, class.class);
-            line.label(format!("{name} {:.3}", class.ap.ap50()))
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color(idx).stroke_width(2)));
-        }
-    }
-    let mean = LineSeries::new(points(&metrics.precision_by_recall()), BLUE.stroke_width(4));
-    chart
-        .draw_series(mean)?
-        .label(format!("all classes {:.3} mAP50", metrics.ap.ap50()))
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLUE.stroke_width(4)));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerLeft)
-        .background_style(WHITE.mix(0.8))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font((FONT, 18))
-        .draw()?;
-    Ok(())
+    let of_class = |(idx, class): (usize, &ClassMetrics)| Line {
+        name: is_few.then(|| format!("{} {:.3}", short(names, class.class), class.ap.ap50())),
+        points: points(&class.precision_by_recall),
+        style: if is_few { color(idx).stroke_width(2) } else { RGBColor(190, 190, 190).stroke_width(1) },
+    };
+    let mut lines: Vec<Line> = metrics.classes.iter().enumerate().map(of_class).collect();
+    lines.push(Line {
+        name: Some(format!("all classes {:.3} mAP50", metrics.ap.ap50())),
+        points: points(&metrics.precision_by_recall()),
+        style: BLUE.stroke_width(4),
+    });
+    let chart = Chart {
+        caption: "Precision over recall at an overlap of 0.5",
+        axes: ["recall", "precision"],
+        legend_at: SeriesLabelPosition::LowerLeft,
+        lines,
+    };
+    chart.draw(area)
 }
 
 fn confidence_curves(area: &Area<'_>, metrics: &Metrics) -> Drawn {
-    let mut chart = ChartBuilder::on(area)
-        .margin(20)
-        .caption("Means of all classes over the confidence, at an overlap of 0.5", (FONT, 28))
-        .x_label_area_size(50)
-        .y_label_area_size(60)
-        .build_cartesian_2d(0.0..1.0, 0.0..1.02)?;
-    let mesh = |value: &f64| format!("{value:.1}");
-    chart
-        .configure_mesh()
-        .x_desc("confidence")
-        .label_style((FONT, 18))
-        .x_label_formatter(&mesh)
-        .y_label_formatter(&mesh)
-        .light_line_style(TRANSPARENT)
-        .draw()?;
     let curves = [
         ("precision", &metrics.curve.precision),
         ("recall", &metrics.curve.recall),
         ("F1", &metrics.curve.f1),
     ];
-    for (idx, (name, values)) in curves.into_iter().enumerate() {
+    let of_curve = |(idx, (name, values)): (usize, (&str, &Vec<f64>))| {
         let last = (values.len().max(2) - 1) as f64;
-        let points = values.iter().enumerate().map(|(at, &value)| (at as f64 / last, value));
+        let points = values.iter().enumerate().map(|(at, &value)| (at as f64 / last, value)).collect();
+        Line { name: Some(name.to_owned()), points, style: color(idx).stroke_width(3) }
+    };
+    let mut lines: Vec<Line> = curves.into_iter().enumerate().map(of_curve).collect();
+    lines.push(Line {
+        name: Some(format!("best F1 at {:.3}", metrics.confidence)),
+        points: vec![(metrics.confidence, 0.0), (metrics.confidence, 1.02)],
+        style: BLACK.stroke_width(1),
+    });
+    let chart = Chart {
+        caption: "Means of all classes over the confidence, at an overlap of 0.5",
+        axes: ["confidence", ""],
+        legend_at: SeriesLabelPosition::LowerMiddle,
+        lines,
+    };
+    chart.draw(area)
+}
+
+/// Lines over a square from 0 to 1.
+struct Chart {
+    caption: &'static str,
+    /// What goes across, and what goes up.
+    axes: [&'static str; 2],
+    legend_at: SeriesLabelPosition,
+    lines: Vec<Line>,
+}
+
+/// A line of a chart.
+struct Line {
+    /// What the legend calls it, if it does.
+    name: Option<String>,
+    points: Vec<(f64, f64)>,
+    style: ShapeStyle,
+}
+
+impl Chart {
+    fn draw(self, area: &Area<'_>) -> Drawn {
+        let mut chart = ChartBuilder::on(area)
+            .margin(20)
+            .caption(self.caption, (FONT, 28))
+            .x_label_area_size(50)
+            .y_label_area_size(60)
+            .build_cartesian_2d(0.0..1.0, 0.0..1.02)?;
+        let tick = |value: &f64| format!("{value:.1}");
         chart
-            .draw_series(LineSeries::new(points, color(idx).stroke_width(3)))?
-            .label(name)
-            .legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], color(idx).stroke_width(3)));
+            .configure_mesh()
+            .x_desc(self.axes[0])
+            .y_desc(self.axes[1])
+            .label_style((FONT, 18))
+            .x_label_formatter(&tick)
+            .y_label_formatter(&tick)
+            .light_line_style(TRANSPARENT)
+            .draw()?;
+        for Line { name, points, style } in self.lines {
+            let line = chart.draw_series(LineSeries::new(points, style))?;
+            if let Some(name) = name {
+                line.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 20, y)], style));
+            }
+        }
+        chart
+            .configure_series_labels()
+            .position(self.legend_at)
+            .background_style(WHITE.mix(0.8))
+            .border_style(RGBColor(200, 200, 200))
+            .label_font((FONT, 18))
+            .draw()?;
+        Ok(())
     }
-    let best = [(metrics.confidence, 0.0), (metrics.confidence, 1.02)];
-    chart
-        .draw_series(LineSeries::new(best, BLACK.stroke_width(1)))?
-        .label(format!("best F1 at {:.3}", metrics.confidence))
-        .legend(|(x, y)| PathElement::new([(x, y), (x + 20, y)], BLACK.stroke_width(1)));
-    chart
-        .configure_series_labels()
-        .position(SeriesLabelPosition::LowerMiddle)
-        .background_style(WHITE.mix(0.8))
-        .border_style(RGBColor(200, 200, 200))
-        .label_font((FONT, 18))
-        .draw()?;
-    Ok(())
 }
 
 /// Columns are the labels, each divided by its sum; rows what was found.

@@ -1,5 +1,7 @@
 //! `val`: metrics on data sets made here, good ones and bad ones.
 
+mod tasks;
+
 use std::fmt::Write as _;
 use std::fs;
 use std::path::PathBuf;
@@ -204,4 +206,62 @@ fn yolo11_on_photographs() {
         let got = number(&metrics[key]);
         assert!((got - expected).abs() < 0.01, "{key}: {got}, expected {expected}");
     }
+}
+
+/// Each picture has something wrong with its labels; the last one has not.
+#[test]
+fn every_bad_label_is_told_with_its_line() {
+    let cases: [(&[u8], &str); 12] = [
+        (b"0 .5 .5 .1 .1\n0 nan .5 .1 .1\n", "0.txt:2: \"nan\" is not a number"),
+        (b"0 .5 .5 inf .1\n", "1.txt:1: \"inf\" is not a number"),
+        (b"99999999999999999999 .5 .5 .1 .1\n", "2.txt:1: got class 100000000000000000000, the data set has"),
+        (b"8 .5 .5 .1 .1\n", "3.txt:1: got class 8, the data set has classes 0 to 7"),
+        (b"circle .5 .5 .1 .1\n", "4.txt:1: \"circle\" is not a number"),
+        (b"0 1.5 .5 .1 .1\n", "5.txt:1: got coordinate 1.5, expected a share of the picture's side, 0 to 1"),
+        (b"0 .5 -.5 .1 .1\n", "6.txt:1: got coordinate -0.5"),
+        (b"0 .5 .5 .1 .1 .2\n", "7.txt:1: got 5 numbers after the class"),
+        (b"\xff\xfe0\0 \0.\05\0", "8.txt: is no text"),
+        (b"0,.5,.5,.1,.1\n", "9.txt:1: \"0,.5,.5,.1,.1\" is not a number"),
+        (b"\xef\xbb\xbf0 .5 .5 .1 .1\r\n\r\n0 .5 .5 .1\r\n", "10.txt:3: got 3 numbers after the class"),
+        (b"-1 .5 .5 .1 .1\n", "11.txt:1: -1 is no index of a class"),
+    ];
+    let place = labelled(cases.len() + 2);
+    for (idx, (text, _)) in cases.iter().enumerate() {
+        place.write(&format!("labels/{idx}.txt"), text);
+    }
+    // A folder where the labels should be, and good labels with the marks and line ends of other systems.
+    fs::remove_file(place.path("labels/12.txt")).expect("a file");
+    fs::create_dir(place.path("labels/12.txt")).expect("a folder");
+    let good = fs::read_to_string(place.path("labels/13.txt")).expect("labels");
+    place.write("labels/13.txt", format!("\u{feff}{}", good.replace('\n', "\r\n")).as_bytes());
+    let run = place.run(&["val", "-d", "data.yaml", "--json", "-"]).expect(1);
+    let metrics = run.json_lines().remove(0);
+    assert_eq!((&metrics["images"], &metrics["failed"]), (&1.into(), &13.into()));
+    assert!(number(&metrics["box"]["map50"]) > 0.95, "{metrics}");
+    let told: Vec<&str> = cases.iter().map(|(_, told)| *told).collect();
+    run.says(&told).says(&["12.txt: is not a regular file", "13 failed and left out"]);
+}
+
+#[test]
+fn lists_of_pictures_name_what_is_absent() {
+    let place = labelled(2);
+    place.write("list.txt", b"./images/0.png\nimages/absent.png\nimages/1.png\n");
+    place.write("data.yaml", b"val: list.txt\nnc: 8\n");
+    let run = place.run(&["val", "-d", "data.yaml", "--json", "-"]).expect(1);
+    assert_eq!(run.json_lines()[0]["images"], 2);
+    run.says(&["images/absent.png: no such file", "1 failed and left out"]);
+    for (yaml, told) in [
+        ("val: images\n", "names no classes: neither `names` nor `nc` is there"),
+        ("val: images\nnc: 8\nnames: [a]\n", "nc is 8, but there are 1 names"),
+        ("path: elsewhere\nval: images\nnc: 8\n", "elsewhere/images: no such file or directory"),
+        ("val: labels\nnc: 8\n", "val: no pictures in [\"labels\"]"),
+        ("val: [images, 3.7, {a: b}]\nnc: 8\n", "is no description of a data set"),
+        ("val: images\nnames: {0: a, 2: b}\n", "class 1 has no name, the next one is 2"),
+        ("\u{feff}val: list\nnc: 8\n", "list: no such file or directory"),
+    ] {
+        place.write("data.yaml", yaml.as_bytes());
+        place.run(&["val", "-d", "data.yaml"]).expect(1).says(&["data.yaml", told]);
+    }
+    place.write("data.yaml", b"val: \xff\xfe\n");
+    place.run(&["val", "-d", "data.yaml"]).expect(1).says(&["data.yaml: can't be read"]);
 }

@@ -73,12 +73,17 @@ impl Fitted {
             // Doubled, so that half pixels are whole numbers.
             self.top_left[axis] + (2 * at + 1) * self.scaled_hw[axis] / (2 * self.orig_hw[axis])
         };
+        let Some([left, top, right, bottom]) = mask.bounds() else { return scaled };
         let columns: Vec<usize> = (0..self.orig_hw[1]).map(|x| from(x, 1)).collect();
+        let [first, end] = [left, right].map(|edge| columns.partition_point(|&column| column < edge));
         for y in 0..self.orig_hw[0] {
             let row = from(y, 0);
+            if !(top..bottom).contains(&row) {
+                continue;
+            }
             // A run of columns that are all inside is filled at once.
-            let mut x = 0;
-            for run in columns.chunk_by(|&a, &b| mask.get(a, row) == mask.get(b, row)) {
+            let mut x = first;
+            for run in columns[first..end].chunk_by(|&a, &b| mask.get(a, row) == mask.get(b, row)) {
                 if mask.get(run[0], row) {
                     scaled.fill_row(y, x, x + run.len());
                 }

@@ -1,5 +1,6 @@
 //! How right the results of one picture are.
 
+use std::cell::RefCell;
 use std::cmp::Reverse;
 
 use ferroyolo::{Results, Task};
@@ -43,7 +44,7 @@ pub struct Objects {
 
 /// The detections of a picture, matched with its labels in two ways.
 pub struct Matches {
-    /// In the picture, where COCO's tools look: boxes end at its borders, and every pixel of a mask counts.
+    /// In the picture, where COCO's tools look: boxes end at its borders, and masks have its size.
     pub coco: Vec<Match>,
     /// In the network's input, where Ultralytics looks: boxes and keypoints may lie anywhere, and masks have the size of
     /// the network's prototypes, with each pixel in the smallest label that has it.
@@ -255,46 +256,67 @@ fn judge_objects(
     }
 }
 
-/// Matches by overlap of masks, in the size of the network's input and in that of its prototypes.
+/// Matches by overlap of masks, in the size of the picture and in that of the network's prototypes.
 fn by_masks(detections: &[Detection], found: &[Found], objects: &[Object], fitted: &Fitted) -> Matches {
-    let hw = fitted.image.shape();
     let truth: Vec<usize> = objects.iter().map(|object| object.class).collect();
-    let labelled = |draw: fn(&[[f64; 2]], [usize; 2]) -> Mask| -> Vec<Mask> {
-        let drawn = |object: &Object| match &object.shape {
-            Shape::Polygon(corners) => {
-                let corners: Vec<_> = corners.iter().map(|&corner| fitted.shares_to_input(corner)).collect();
-                draw(&corners, hw)
-            }
-            _ => Mask::new(hw),
-        };
-        objects.iter().map(drawn).collect()
-    };
-    let matches = |labelled: &[Mask], mask: fn(&SizedMasks) -> &Mask| {
-        match_picture(found, &truth, |detection, object| match &detections[detection].extra {
-            Extra::Mask(masks) => labelled[object].iou(mask(masks)),
-            _ => 0.0,
-        })
+    let mask_of = |detection: usize| match &detections[detection].extra {
+        Extra::Mask(masks) => Some(masks),
+        _ => None,
     };
 
-    let coarse_hw = detections.iter().find_map(|detection| match &detection.extra {
-        Extra::Mask(masks) => Some(masks.coarse.hw()),
-        _ => None,
+    let orig_hw = fitted.orig_hw;
+    let [height, width] = orig_hw.map(|side| side as f64);
+    let labelled =
+        masks_of(objects, |corners| fill_polygon(corners, orig_hw), |[x, y]| [x * width, y * height]);
+    // Each detection is held against all labels of its class in a row; masks of all would fill the memory.
+    let last = RefCell::new(None::<(usize, Mask)>);
+    let coco = match_picture(found, &truth, |detection, object| {
+        let mut last = last.borrow_mut();
+        if last.as_ref().is_none_or(|(of, _)| *of != detection) {
+            *last = mask_of(detection).map(|masks| (detection, fitted.mask_to_picture(&masks.of_input)));
+        }
+        last.as_ref().map_or(0.0, |(_, mask)| labelled[object].iou(mask))
     });
-    let factor = coarse_hw.map_or(1, |[height, _]| hw[0] / height.max(1)).max(1);
-    let mut coarse: Vec<Mask> = labelled(trace_polygon).iter().map(|mask| mask.shrunk(factor)).collect();
-    let mut by_area: Vec<usize> = (0..coarse.len()).collect();
-    // Of labels of one size the later one is on top.
-    by_area.sort_by_key(|&idx| (coarse[idx].area(), Reverse(idx)));
-    let mut covered = Mask::new(hw.map(|side| side / factor));
+
+    let hw = fitted.image.shape();
+    let coarse_height = (0..detections.len()).find_map(mask_of).map(|masks| masks.coarse.hw()[0]);
+    let factor = coarse_height.map_or(1, |height| hw[0] / height.max(1)).max(1);
+    let traced = masks_of(
+        objects,
+        |corners| trace_polygon(corners, hw).shrunk(factor),
+        |corner| fitted.shares_to_input(corner),
+    );
+    let coarse = apart(traced);
+    let ultralytics = match_picture(found, &truth, |detection, object| {
+        mask_of(detection).map_or(0.0, |masks| coarse[object].iou(&masks.coarse))
+    });
+    Matches { coco, ultralytics }
+}
+
+/// The masks of labels by `draw`, which gets their corners in pixels.
+fn masks_of(
+    objects: &[Object],
+    draw: impl Fn(&[[f64; 2]]) -> Mask,
+    to_pixels: impl Fn([f64; 2]) -> [f64; 2],
+) -> Vec<Mask> {
+    let drawn = |object: &Object| match &object.shape {
+        Shape::Polygon(corners) => draw(&corners.iter().map(|&corner| to_pixels(corner)).collect::<Vec<_>>()),
+        _ => draw(&[]),
+    };
+    objects.iter().map(drawn).collect()
+}
+
+/// The masks with each pixel in the smallest that has it; of masks of one size the later one is on top.
+fn apart(mut masks: Vec<Mask>) -> Vec<Mask> {
+    let mut by_area: Vec<usize> = (0..masks.len()).collect();
+    by_area.sort_by_key(|&idx| (masks[idx].area(), Reverse(idx)));
+    let mut covered = Mask::new(masks.first().map_or([0; 2], Mask::hw));
     for idx in by_area {
-        let whole = coarse[idx].clone();
-        coarse[idx].subtract(&covered);
+        let whole = masks[idx].clone();
+        masks[idx].subtract(&covered);
         covered.add(&whole);
     }
-    Matches {
-        coco: matches(&labelled(fill_polygon), |masks| &masks.of_input),
-        ultralytics: matches(&coarse, |masks| &masks.coarse),
-    }
+    masks
 }
 
 /// A mask in a frame of `hw`.

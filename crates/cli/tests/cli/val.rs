@@ -220,7 +220,7 @@ fn every_bad_label_is_told_with_its_line() {
         (b"0 1.5 .5 .1 .1\n", "5.txt:1: got coordinate 1.5, expected a share of the picture's side, 0 to 1"),
         (b"0 .5 -.5 .1 .1\n", "6.txt:1: got coordinate -0.5"),
         (b"0 .5 .5 .1 .1 .2\n", "7.txt:1: got 5 numbers after the class"),
-        (b"\xff\xfe0\0 \0.\05\0", "8.txt: is no text"),
+        (b"\xff\xfe0\x00 \x00", "8.txt: is no text"),
         (b"0,.5,.5,.1,.1\n", "9.txt:1: \"0,.5,.5,.1,.1\" is not a number"),
         (b"\xef\xbb\xbf0 .5 .5 .1 .1\r\n\r\n0 .5 .5 .1\r\n", "10.txt:3: got 3 numbers after the class"),
         (b"-1 .5 .5 .1 .1\n", "11.txt:1: -1 is no index of a class"),

@@ -42,7 +42,7 @@ pub fn fill_polygon(corners: &[[f64; 2]], hw: [usize; 2]) -> Mask {
 
 /// The pixels of a picture of `hw` that the outline of the polygon touches, and those inside it.
 ///
-/// This is how Ultralytics makes masks of labels: the closed outline is walked in [`N_POINTS`] steps, of which each
+/// This is how Ultralytics makes masks of labels: the closed outline is walked in a thousand steps, of which each
 /// marks the pixel it lies in, and what is enclosed by these pixels is filled by the even-odd rule. A mask is half a
 /// pixel wider at every side than that of [`fill_polygon`].
 #[must_use]

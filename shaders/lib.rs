@@ -1,82 +1,92 @@
 //! Shaders as real WGSL files, and the list of them.
 //!
-//! One file is one dispatch, named after the op in `crates/engine/src/ops` that it serves. Code that several of them
-//! need stands in `shared/` and is put before them as it is: there is no template language, and what varies is an
-//! `override` constant.
+//! One file is one kind of dispatch. Code that several of them need stands in `shared/` and is put before them as it is:
+//! there is no template language. What varies is an `override` constant, or one of a few preludes with the same
+//! functions: activations and weights are `f32` or `f16` ([`Element`]), and are reached one by one or in fours
+//! ([`Lanes`]). Sums are always `f32`.
 //!
-//! This is the beginning of the GPU backend: no other crate depends on this one yet. The tests hold every file against
-//! its entry in [`SHADERS`] and validate it. With the backend come the other ops, `gpu.rs` beside each `cpu.rs`, and a
-//! test that compares each op's parameters in Rust with the `Params` of its shader.
+//! Bindings of group 0: `jobs`, `arena`, and of shaders that use trained values `weights`.
 //!
 //! ```
-//! let add = ferroyolo_shaders::find("elementwise_add").expect("a listed shader");
-//! assert!(add.wgsl().contains("fn elementwise_add"));
+//! use ferroyolo_shaders::{Element, Lanes};
+//!
+//! let add = ferroyolo_shaders::find("add").expect("a listed shader");
+//! assert!(add.wgsl(Element::F32, Lanes::Four).contains("fn add("));
 //! ```
 
 #![forbid(unsafe_code)]
 
-/// One dispatch.
-#[derive(Clone, Copy, Debug)]
+/// One kind of dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shader {
     /// Stem of the file, and name of its entry point.
     pub name: &'static str,
-    /// The op that it serves.
-    pub op: &'static str,
-    /// Text that goes before the source, in this order.
-    pub preludes: &'static [&'static str],
     /// The file's text.
     pub source: &'static str,
-    /// Invocations of a workgroup in x, y and z.
-    pub workgroup_size: [u32; 3],
-    /// Resources of group 0; the index is the binding.
-    pub bindings: &'static [Binding],
+    /// Whether it takes trained values.
+    pub has_weights: bool,
 }
 
-/// A resource that a shader takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Binding {
-    /// Name of the variable.
-    pub name: &'static str,
-    /// What is bound.
-    pub access: Access,
+/// The number format of activations and weights in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Element {
+    /// 32-bit floats.
+    F32,
+    /// 16-bit floats; the device has to have the feature `shader-f16`.
+    F16,
 }
 
-/// How a shader reaches a resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// A uniform buffer.
-    Uniform,
-    /// A storage buffer that is only read.
-    Read,
-    /// A storage buffer that is read and written.
-    ReadWrite,
+/// How many channels are read and written at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lanes {
+    /// One: operands may lie anywhere.
+    One,
+    /// Four: every operand begins at a multiple of four elements and has a multiple of four channels.
+    Four,
 }
 
 impl Shader {
-    /// The whole module: preludes, then source.
+    /// The whole module.
     #[must_use]
-    pub fn wgsl(&self) -> String {
-        self.preludes.iter().copied().chain([self.source]).collect::<Vec<_>>().join("\n")
+    pub fn wgsl(&self, element: Element, lanes: Lanes) -> String {
+        let (arena, weights) = match (element, lanes) {
+            (Element::F32, Lanes::One) => (include_str!("shared/arena_x1_f32.wgsl"), WEIGHTS_F32),
+            (Element::F32, Lanes::Four) => (include_str!("shared/arena_x4_f32.wgsl"), WEIGHTS_F32),
+            (Element::F16, Lanes::One) => (include_str!("shared/arena_x1_f16.wgsl"), WEIGHTS_F16),
+            (Element::F16, Lanes::Four) => (include_str!("shared/arena_x4_f16.wgsl"), WEIGHTS_F16),
+        };
+        // The arena comes first: it may enable an extension, which has to stand before everything else.
+        let mut parts = vec![arena, include_str!("shared/jobs.wgsl")];
+        if self.has_weights {
+            parts.extend([weights, include_str!("shared/activation.wgsl")]);
+        }
+        parts.push(self.source);
+        parts.join("\n")
     }
 }
 
-/// `activate(x)` by the override constant `ACTIVATION`.
-pub const ACTIVATION: &str = include_str!("shared/activation.wgsl");
+const WEIGHTS_F32: &str = include_str!("shared/weights_f32.wgsl");
+const WEIGHTS_F16: &str = include_str!("shared/weights_f16.wgsl");
 
-/// All shaders.
-pub static SHADERS: &[Shader] = &[Shader {
-    name: "elementwise_add",
-    op: "add",
-    preludes: &[ACTIVATION],
-    source: include_str!("elementwise_add.wgsl"),
-    workgroup_size: [64, 4, 1],
-    bindings: &[
-        Binding { name: "params", access: Access::Uniform },
-        Binding { name: "a", access: Access::Read },
-        Binding { name: "b", access: Access::Read },
-        Binding { name: "output", access: Access::ReadWrite },
-    ],
-}];
+macro_rules! shader {
+    ($constant:ident, $name:literal, $has_weights:literal) => {
+        #[doc = concat!("`", $name, ".wgsl`")]
+        pub const $constant: Shader =
+            Shader { name: $name, source: include_str!(concat!($name, ".wgsl")), has_weights: $has_weights };
+    };
+}
+
+shader!(ADD, "add", false);
+shader!(ATTENTION, "attention", false);
+shader!(CONV2D, "conv2d", true);
+shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", true);
+shader!(GLOBAL_AVG_POOL, "global_avg_pool", false);
+shader!(RESAMPLE, "resample", false);
+shader!(WINDOW_POOL, "window_pool", false);
+
+/// All shaders, by name.
+pub const SHADERS: &[Shader] =
+    &[ADD, ATTENTION, CONV2D, CONV2D_DEPTHWISE, GLOBAL_AVG_POOL, RESAMPLE, WINDOW_POOL];
 
 /// The shader called `name`.
 #[must_use]
@@ -87,81 +97,96 @@ pub fn find(name: &str) -> Option<&'static Shader> {
 #[cfg(test)]
 mod tests {
     use naga::valid::{Capabilities, ValidationFlags, Validator};
-    use naga::{AddressSpace, Module, ShaderStage, StorageAccess};
+    use naga::{Module, ShaderStage, TypeInner};
 
     use super::*;
 
-    /// The parsed and validated module of a shader. Panics with naga's own report.
-    fn parse(shader: &Shader) -> Module {
-        let source = shader.wgsl();
-        let module = naga::front::wgsl::parse_str(&source)
-            .unwrap_or_else(|error| panic!("{}: {}", shader.name, error.emit_to_string(&source)));
-        // Nothing beyond what every WebGPU device can do.
-        Validator::new(ValidationFlags::all(), Capabilities::empty())
-            .validate(&module)
-            .unwrap_or_else(|error| panic!("{}: {}", shader.name, error.emit_to_string(&source)));
-        module
-    }
-
-    fn access(space: AddressSpace) -> Access {
-        match space {
-            AddressSpace::Uniform => Access::Uniform,
-            AddressSpace::Storage { access } if access == StorageAccess::LOAD => Access::Read,
-            AddressSpace::Storage { access } if access == StorageAccess::LOAD | StorageAccess::STORE => {
-                Access::ReadWrite
-            }
-            other => panic!("no binding lies in {other:?}"),
-        }
+    /// All modules that can be made, with a name for messages.
+    fn modules() -> impl Iterator<Item = (String, &'static Shader, Module)> {
+        let variants = [Element::F32, Element::F16]
+            .into_iter()
+            .flat_map(|element| [Lanes::One, Lanes::Four].map(|lanes| (element, lanes)));
+        SHADERS.iter().flat_map(move |shader| {
+            variants.clone().map(move |(element, lanes)| {
+                let name = format!("{} {element:?} {lanes:?}", shader.name);
+                let source = shader.wgsl(element, lanes);
+                let module = naga::front::wgsl::parse_str(&source)
+                    .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+                // Nothing beyond what every WebGPU device can do, but for 16-bit floats.
+                let capabilities = match element {
+                    Element::F32 => Capabilities::empty(),
+                    Element::F16 => Capabilities::SHADER_FLOAT16,
+                };
+                Validator::new(ValidationFlags::all(), capabilities)
+                    .validate(&module)
+                    .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
+                (name, shader, module)
+            })
+        })
     }
 
     #[test]
     fn every_shader_is_valid_and_as_listed() {
-        for shader in SHADERS {
-            let module = parse(shader);
+        for (name, shader, module) in modules() {
             let [entry] = module.entry_points.as_slice() else {
-                panic!("{}: {} entry points", shader.name, module.entry_points.len())
+                panic!("{name}: {} entry points", module.entry_points.len())
             };
             assert_eq!(entry.name, shader.name);
-            assert_eq!(entry.stage, ShaderStage::Compute, "{}", shader.name);
-            assert_eq!(entry.workgroup_size, shader.workgroup_size, "{}", shader.name);
+            assert_eq!(entry.stage, ShaderStage::Compute, "{name}");
 
             let mut bound: Vec<_> = module
                 .global_variables
                 .iter()
                 .filter_map(|(_, variable)| {
                     let binding = variable.binding.as_ref()?;
-                    assert_eq!(binding.group, 0, "{}: {:?}", shader.name, variable.name);
-                    Some((binding.binding, variable.name.clone().unwrap_or_default(), access(variable.space)))
+                    assert_eq!(binding.group, 0, "{name}");
+                    Some((binding.binding, variable.name.clone().unwrap_or_default()))
                 })
                 .collect();
-            bound.sort_by_key(|(index, ..)| *index);
-            let listed: Vec<_> =
-                (0..).zip(shader.bindings).map(|(index, b)| (index, b.name.to_owned(), b.access)).collect();
-            assert_eq!(bound, listed, "{}", shader.name);
+            bound.sort();
+            let listed = ["jobs", "arena", "weights"].map(str::to_owned);
+            let listed: Vec<_> = (0..).zip(listed).take(if shader.has_weights { 3 } else { 2 }).collect();
+            assert_eq!(bound, listed, "{name}");
         }
     }
 
     #[test]
-    fn workgroups_fit_every_device() {
-        for shader in SHADERS {
-            // The default limit of WebGPU.
-            assert!(shader.workgroup_size.iter().product::<u32>() <= 256, "{}", shader.name);
+    fn jobs_are_words_and_begin_with_their_first_workgroup() {
+        for (name, _, module) in modules() {
+            let (_, job) = module
+                .types
+                .iter()
+                .find(|(_, found)| found.name.as_deref() == Some("Job"))
+                .unwrap_or_else(|| panic!("{name}: no struct Job"));
+            let TypeInner::Struct { members, span } = &job.inner else { panic!("{name}: Job is no struct") };
+            assert_eq!(*span as usize, members.len() * 4, "{name}");
+            assert_eq!(members[0].name.as_deref(), Some("first_workgroup"), "{name}");
+            for member in members {
+                assert_eq!(module.types[member.ty].inner, TypeInner::Scalar(naga::Scalar::U32), "{name}");
+            }
         }
     }
 
     /// Some drivers skip their bounds checks only for modules that have an override constant.
     #[test]
     fn every_shader_has_an_override() {
-        for shader in SHADERS {
-            assert!(!parse(shader).overrides.is_empty(), "{}", shader.name);
+        for (name, _, module) in modules() {
+            assert!(!module.overrides.is_empty(), "{name}");
         }
     }
 
     #[test]
-    fn names_are_unique() {
-        for shader in SHADERS {
-            assert!(std::ptr::eq(find(shader.name).expect("a listed shader"), shader), "{}", shader.name);
-        }
-        assert!(find("elementwise_multiply").is_none());
+    fn the_list_is_sorted_and_complete() {
+        let names: Vec<_> = SHADERS.iter().map(|shader| shader.name).collect();
+        assert!(names.is_sorted());
+        let folder = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the folder of this crate");
+        let mut files: Vec<_> = folder
+            .map(|entry| entry.expect("an entry").path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "wgsl"))
+            .filter_map(|path| Some(path.file_stem()?.to_str()?.to_owned()))
+            .collect();
+        files.sort();
+        assert_eq!(files, names);
+        assert!(find("subtract").is_none());
     }
 }

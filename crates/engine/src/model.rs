@@ -5,10 +5,15 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ferroyolo_kernels::Isa;
+#[cfg(feature = "gpu")]
+use ferroyolo_shaders::Element;
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{Adapter, Gpu};
 use crate::backend::{Cpu, Device, Precision};
 use crate::error::{Error, Result};
+use crate::graph::Graph;
 use crate::image::{Image, Normalization, Placement};
 use crate::modules::{self, Branches, DetectHead, Extra, NetworkHead};
 use crate::network::Network;
@@ -108,7 +113,7 @@ impl Model {
             |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let provenance = document.provenance.iter().filter(|(_, value)| !value.is_null());
         let inner = Inner {
-            network: Network::new(graph, head, cpu),
+            network: place(graph, head, cpu, options)?,
             provenance: provenance.map(|(key, value)| (key.clone(), text(value))).collect(),
             names: document.names.into(),
             imgsz: document.imgsz.map(|side| side.next_multiple_of(stride)),
@@ -205,6 +210,13 @@ impl Model {
         }
     }
 
+    /// The graphics processor that this runs on; none if it runs on the CPU.
+    #[cfg(feature = "gpu")]
+    #[must_use]
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.inner.network.gpu().map(Gpu::adapter)
+    }
+
     /// CPU threads that one run may use.
     #[must_use]
     pub fn threads(&self) -> usize {
@@ -281,15 +293,30 @@ fn in_file(name: &str, error: Error) -> Error {
     error.with_at(at)
 }
 
+/// The network on the processor that the options ask for.
+fn place(graph: Graph, head: NetworkHead, cpu: Cpu, options: &ModelOptions) -> Result<Network> {
+    match options.device {
+        Device::Auto | Device::Cpu => Ok(Network::new(graph, head, cpu)),
+        #[cfg(feature = "gpu")]
+        Device::Gpu(index) => {
+            let element = if options.precision == Precision::F16 { Element::F16 } else { Element::F32 };
+            Network::on_gpu(graph, head, cpu, Gpu::open(index, element)?)
+        }
+        #[cfg(not(feature = "gpu"))]
+        Device::Gpu(_) => Err(Error::device("gpu", "this build has no GPU backend; use the CPU")),
+    }
+}
+
 fn check_options(options: &ModelOptions) -> Result<()> {
-    if let Device::Gpu(_) = options.device {
-        return Err(Error::device("gpu", "this build has no GPU backend; use the CPU"));
+    let is_gpu = matches!(options.device, Device::Gpu(_));
+    match options.precision {
+        Precision::F32 => Ok(()),
+        Precision::F16 if is_gpu => Ok(()),
+        Precision::F16 => {
+            Err(Error::unsupported("precision", "F16 is for GPUs, on the CPU only F32 is supported"))
+        }
+        Precision::Bf16 | Precision::Int8 => {
+            Err(Error::unsupported("precision", format!("{:?} is not supported", options.precision)))
+        }
     }
-    if options.precision != Precision::F32 {
-        return Err(Error::unsupported(
-            "precision",
-            format!("{:?} is not supported on the CPU, only F32 is", options.precision),
-        ));
-    }
-    Ok(())
 }

@@ -5,10 +5,14 @@ use std::time::Instant;
 
 use ferroyolo_kernels::{Arena, View, clear_halo};
 
-use crate::backend::Cpu;
-use crate::error::Result;
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{Gpu, GpuTarget, GpuWeights, Program, Runner};
+use crate::backend::{Cpu, CpuTarget};
+use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
 use crate::modules::{Branches, NetworkHead};
+#[cfg(feature = "gpu")]
+use crate::ops::gpu;
 use crate::ops::{PackedWeights, StepIo};
 
 /// Plans that are kept. Pictures of many proportions each want their own.
@@ -38,10 +42,54 @@ pub struct StepInfo {
 pub(crate) struct Network {
     cpu: Cpu,
     graph: Graph,
-    packed: Vec<PackedWeights>,
+    place: Place,
     head: NetworkHead,
     /// Most recently used last.
-    plans: Mutex<Vec<(PlanKey, Arc<Plan>)>>,
+    plans: Mutex<Vec<(PlanKey, Arc<Planned>)>>,
+}
+
+/// Where the network runs, with its weights in the order that is read there.
+#[derive(Debug)]
+enum Place {
+    Cpu(Vec<PackedWeights>),
+    #[cfg(feature = "gpu")]
+    Gpu(Box<OnGpu>),
+}
+
+/// A network on a graphics processor.
+#[cfg(feature = "gpu")]
+#[derive(Debug)]
+struct OnGpu {
+    gpu: Gpu,
+    /// Where each op's values lie; the values themselves are in `buffer`.
+    weights: GpuWeights,
+    buffer: wgpu::Buffer,
+}
+
+/// What is known about an input shape before a picture comes.
+#[derive(Debug)]
+pub(crate) struct Planned {
+    pub plan: Plan,
+    /// The plan as a graphics processor carries it out.
+    #[cfg(feature = "gpu")]
+    program: Option<Arc<Program>>,
+}
+
+impl Planned {
+    /// Dispatches of a run on a graphics processor.
+    pub(crate) fn dispatches(&self) -> Option<usize> {
+        #[cfg(feature = "gpu")]
+        return self.program.as_ref().map(|program| program.n_dispatches());
+        #[cfg(not(feature = "gpu"))]
+        None
+    }
+}
+
+/// What a session keeps on the processor that its network runs on.
+#[derive(Debug, Default)]
+pub(crate) struct OnDevice {
+    #[cfg(feature = "gpu")]
+    runner: Option<Runner>,
 }
 
 impl Network {
@@ -56,7 +104,33 @@ impl Network {
                 packed.push(values);
             }
         }
-        Self { cpu, graph, packed, head, plans: Mutex::new(Vec::new()) }
+        Self { cpu, graph, place: Place::Cpu(packed), head, plans: Mutex::default() }
+    }
+
+    /// Fuses the graph and brings its weights to the GPU; the CPU does what comes before and after.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn on_gpu(mut graph: Graph, head: NetworkHead, cpu: Cpu, gpu: Gpu) -> Result<Self> {
+        fuse(&mut graph);
+        let values = std::mem::take(&mut graph.weights);
+        let mut weights = GpuWeights::default();
+        for node in &mut graph.nodes {
+            let place = weights.places.len();
+            if let Some(index) = gpu::pack(&mut node.op, &values, &mut weights) {
+                *index = place;
+            }
+        }
+        let buffer = gpu.weights_buffer(&std::mem::take(&mut weights.values))?;
+        let place = Place::Gpu(Box::new(OnGpu { gpu, weights, buffer }));
+        Ok(Self { cpu, graph, place, head, plans: Mutex::default() })
+    }
+
+    /// The graphics processor that this runs on, if it does not run on the CPU.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn gpu(&self) -> Option<&Gpu> {
+        match &self.place {
+            Place::Cpu(_) => None,
+            Place::Gpu(on) => Some(&on.gpu),
+        }
     }
 
     pub(crate) fn cpu(&self) -> &Cpu {
@@ -69,11 +143,15 @@ impl Network {
 
     /// Bytes of the packed weights.
     pub(crate) fn weights_bytes(&self) -> usize {
-        self.packed.iter().map(PackedWeights::bytes).sum()
+        match &self.place {
+            Place::Cpu(packed) => packed.iter().map(PackedWeights::bytes).sum(),
+            #[cfg(feature = "gpu")]
+            Place::Gpu(on) => on.buffer.size() as usize,
+        }
     }
 
     /// The plan for pictures of one shape; made at the first call.
-    pub(crate) fn plan(&self, key: PlanKey) -> Result<Arc<Plan>> {
+    pub(crate) fn plan(&self, key: PlanKey) -> Result<Arc<Planned>> {
         // The list is consistent at every instant, so a panic elsewhere while it was locked does no harm.
         let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(idx) = plans.iter().position(|(known, _)| *known == key) {
@@ -84,29 +162,80 @@ impl Network {
         }
         let (shape, branches) = key;
         let wanted = self.head.wanted(branches);
-        let plan =
-            Plan::new(&self.graph, &self.packed, self.cpu.n_threads(), shape, &wanted).map(Arc::new)?;
-        let size = |value: ValueId| plan.views[value.0].map(|view| [view.h, view.w]);
+        let planned = Arc::new(self.make_plan(shape, &wanted)?);
+        let size = |value: ValueId| planned.plan.views[value.0].map(|view| [view.h, view.w]);
         self.head.check_sizes([shape[1], shape[2]], size)?;
         if plans.len() == MAX_PLANS {
             plans.remove(0);
         }
-        plans.push((key, Arc::clone(&plan)));
-        Ok(plan)
+        plans.push((key, Arc::clone(&planned)));
+        Ok(planned)
     }
 
-    /// Takes the picture in the arena through the steps of the plan. Allocates nothing.
-    pub(crate) fn run(&self, plan: &Plan, arena: &mut Arena) {
-        self.run_observed(plan, arena, |_, _| ());
+    /// The weights on the CPU, if the network runs there.
+    fn packed(&self) -> Option<&[PackedWeights]> {
+        match &self.place {
+            Place::Cpu(packed) => Some(packed),
+            #[cfg(feature = "gpu")]
+            Place::Gpu(_) => None,
+        }
     }
 
-    /// As [`Network::run`], telling `observe` after each step its index and the time at which it ended.
+    fn make_plan(&self, shape: [usize; 3], wanted: &[ValueId]) -> Result<Planned> {
+        match &self.place {
+            Place::Cpu(weights) => {
+                let target = CpuTarget { weights, n_threads: self.cpu.n_threads() };
+                let plan = Plan::new(&self.graph, &target, shape, wanted)?;
+                Ok(Planned {
+                    plan,
+                    #[cfg(feature = "gpu")]
+                    program: None,
+                })
+            }
+            #[cfg(feature = "gpu")]
+            Place::Gpu(on) => {
+                let plan = Plan::new(&self.graph, &GpuTarget, shape, wanted)?;
+                let program = Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted)?;
+                Ok(Planned { plan, program: Some(Arc::new(program)) })
+            }
+        }
+    }
+
+    /// Takes the picture in the arena through the steps of the plan. Allocates nothing on the CPU.
+    ///
+    /// On a GPU, `device` is made to fit at the first run of a plan, and only the values that the head decodes are in
+    /// the arena afterwards. Only there anything can go wrong.
+    pub(crate) fn run(&self, planned: &Planned, arena: &mut Arena, device: &mut OnDevice) -> Result<()> {
+        match (&self.place, device) {
+            (Place::Cpu(_), _) => self.run_observed(&planned.plan, arena, |_, _| ()),
+            #[cfg(feature = "gpu")]
+            (Place::Gpu(on), device) => {
+                let program =
+                    planned.program.as_ref().ok_or_else(|| Error::shape("plan", "without a program"))?;
+                // What a failed run leaves behind is not used again.
+                let mut runner = match device.runner.take() {
+                    Some(runner) if runner.is_for(program) => runner,
+                    last => Runner::new(&on.gpu, Arc::clone(program), &on.buffer, last)?,
+                };
+                runner.run(&on.gpu, arena)?;
+                device.runner = Some(runner);
+                Ok(())
+            }
+        }
+    }
+
+    /// As [`Network::run`] on the CPU, telling `observe` after each step its index and the time at which it ended.
+    ///
+    /// Errors with `ErrorKind::Unsupported` if the network runs elsewhere.
     pub(crate) fn run_observed(
         &self,
         plan: &Plan,
         arena: &mut Arena,
         mut observe: impl FnMut(usize, Instant) + Send,
-    ) {
+    ) -> Result<()> {
+        let packed = self
+            .packed()
+            .ok_or_else(|| Error::unsupported("gpu", "the time of single steps is not measured there"))?;
         let context = self.cpu.context();
         context.threads.install(|| {
             for (idx, step) in plan.steps.iter().enumerate() {
@@ -114,10 +243,11 @@ impl Network {
                     clear_halo(context, arena, buffer);
                 }
                 let io = StepIo { inputs: &step.inputs, output: step.output, scratch: step.scratch };
-                self.graph.nodes[step.node].op.kernel().run_cpu(context, arena, &self.packed, &io);
+                self.graph.nodes[step.node].op.kernel().run_cpu(context, arena, packed, &io);
                 observe(idx, Instant::now());
             }
         });
+        Ok(())
     }
 
     /// What a step does, for a profile.

@@ -11,7 +11,7 @@ use crate::graph::Plan;
 use crate::image::{Image, LetterboxScratch};
 use crate::model::{Head, Inner};
 use crate::modules::{Branches, Extra, NetworkHead};
-use crate::network::{PlanKey, StepInfo};
+use crate::network::{OnDevice, PlanKey, Planned, StepInfo};
 use crate::results::{Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
 use crate::tasks::finish::{Extent, FinishScratch, Run, Wanted};
@@ -109,8 +109,9 @@ impl<'a> Outputs<'a> {
 /// Everything of a session that is not shared.
 #[derive(Debug, Default)]
 pub(crate) struct SessionState {
-    plan: Option<(PlanKey, Arc<Plan>)>,
+    plan: Option<(PlanKey, Arc<Planned>)>,
     arena: Option<Arena>,
+    device: OnDevice,
     raw: RawOutputs,
     letterbox: LetterboxScratch,
     finish: FinishScratch,
@@ -170,6 +171,12 @@ impl Session {
         self.state.arena.as_ref().map_or(0, |arena| arena.len() * size_of::<f32>())
     }
 
+    /// Dispatches to the GPU in one run of the last input shape; `None` on the CPU, and before the first run.
+    #[must_use]
+    pub fn dispatches(&self) -> Option<usize> {
+        self.state.plan.as_ref()?.1.dispatches()
+    }
+
     /// Runs the network, with all heads it has, on `images`: `[N, 3, H, W]`, RGB from 0 to 1.
     ///
     /// Errors with `ErrorKind::Shape` unless H and W are multiples of the coarsest stride, with `ErrorKind::Argument`
@@ -189,9 +196,11 @@ impl Session {
 
     /// Runs one head `n_runs` times on zeros of `[1, 3, H, W]` and returns the median time of each step.
     ///
-    /// For finding out where the time goes; the sum is a little above that of a plain run.
+    /// For finding out where the time goes; the sum is a little above that of a plain run. Errors with
+    /// `ErrorKind::Unsupported` on a GPU.
     pub fn profile(&mut self, hw: [usize; 2], n_runs: usize) -> Result<Vec<(StepInfo, Duration)>> {
-        let plan = self.prepare(([1, hw[0], hw[1]], self.branches(Head::Auto)?))?;
+        let planned = self.prepare(([1, hw[0], hw[1]], self.branches(Head::Auto)?))?;
+        let plan = &planned.plan;
         let Self { model, state } = self;
         let arena = state.arena.as_mut().ok_or_else(no_arena)?;
         let mut times = vec![Vec::with_capacity(n_runs); plan.steps.len()];
@@ -202,10 +211,10 @@ impl Session {
                 row.fill(0.0);
             }
             let mut last = Instant::now();
-            model.network.run_observed(&plan, arena, |step, end| {
+            model.network.run_observed(plan, arena, |step, end| {
                 times[step].push(end - last);
                 last = end;
-            });
+            })?;
         }
         let median = |mut times: Vec<Duration>| {
             times.sort_unstable();
@@ -222,18 +231,21 @@ impl Session {
         if let Some(at) = first_non_finite(images.data()) {
             return Err(Error::argument("images", format!("holds {} at element {at}", images.data()[at])));
         }
-        let plan = self.prepare(([n, h, w], branches))?;
+        let planned = self.prepare(([n, h, w], branches))?;
+        let plan = &planned.plan;
         let Self { model, state } = self;
-        let arena = state.arena.as_mut().ok_or_else(no_arena)?;
+        let SessionState { arena, device, finish, raw, .. } = state;
+        let arena = arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
         context.threads.install(|| {
             clear_halo(context, arena, plan.input);
             for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
                 load_planar(context, arena, planes, 1.0, plan.input, image);
             }
-            model.network.run(&plan, arena);
-            decode_raw(model, &plan, arena, n, &mut state.finish.decode, &mut state.raw);
         });
+        // Outside of the team, which must not wait while a GPU computes.
+        model.network.run(&planned, arena, device)?;
+        context.threads.install(|| decode_raw(model, plan, arena, n, &mut finish.decode, raw));
         Ok(Outputs { raw: &state.raw })
     }
 
@@ -276,10 +288,11 @@ impl Session {
         let fit = |image: &&Image| Fit::new(image.shape(), imgsz, rect, &self.model.fit);
         let fits = images.iter().map(fit).collect::<Result<Vec<_>>>()?;
         let [h, w] = fits[0].net_hw();
-        let plan = self.prepare(([images.len(), h, w], branches))?;
+        let planned = self.prepare(([images.len(), h, w], branches))?;
+        let plan = &planned.plan;
 
         let Self { model, state } = self;
-        let SessionState { arena, letterbox: letterbox_scratch, finish, .. } = state;
+        let SessionState { arena, device, letterbox: letterbox_scratch, finish, .. } = state;
         let arena = arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
         clear_halo(context, arena, plan.input);
@@ -288,10 +301,10 @@ impl Session {
             fit.write(image, rows, plan.input.row_stride, letterbox_scratch)?;
         }
         let preprocessed = Instant::now();
-        model.network.run(&plan, arena);
+        model.network.run(&planned, arena, device)?;
         let inferred = Instant::now();
 
-        let run = Run { context, head: model.network.head(), plan: &plan, arena, names: &model.names };
+        let run = Run { context, head: model.network.head(), plan, arena, names: &model.names };
         let wanted = Wanted { extent, ..wanted(options, branches) };
         let finish = |(idx, (image, fit)): (usize, (&&Image, &Fit))| {
             run.finish(idx, image.shape(), fit, &wanted, finish)
@@ -320,11 +333,11 @@ impl Session {
     }
 
     /// Makes plan and arena fit the input of `key`.
-    fn prepare(&mut self, key: PlanKey) -> Result<Arc<Plan>> {
-        if let (Some((known, plan)), Some(_)) = (&self.state.plan, &self.state.arena)
+    fn prepare(&mut self, key: PlanKey) -> Result<Arc<Planned>> {
+        if let (Some((known, planned)), Some(_)) = (&self.state.plan, &self.state.arena)
             && *known == key
         {
-            return Ok(Arc::clone(plan));
+            return Ok(Arc::clone(planned));
         }
         let ([n, h, w], _) = key;
         if !(1..=MAX_BATCH).contains(&n) {
@@ -334,14 +347,15 @@ impl Session {
         if [h, w].iter().any(|&side| side == 0 || side > MAX_SIDE || side % stride != 0) {
             return Err(self.wrong_size([h, w]));
         }
-        let plan = self.model.network.plan(key)?;
-        if self.state.arena.as_ref().is_none_or(|arena| arena.len() < plan.arena_len) {
+        let planned = self.model.network.plan(key)?;
+        let arena_len = planned.plan.arena_len;
+        if self.state.arena.as_ref().is_none_or(|arena| arena.len() < arena_len) {
             // The old one goes first, so that both never take memory together.
             self.state.arena = None;
-            self.state.arena = Some(self.model.network.cpu().arena(plan.arena_len)?);
+            self.state.arena = Some(self.model.network.cpu().arena(arena_len)?);
         }
-        self.state.plan = Some((key, Arc::clone(&plan)));
-        Ok(plan)
+        self.state.plan = Some((key, Arc::clone(&planned)));
+        Ok(planned)
     }
 
     fn wrong_size(&self, [h, w]: [usize; 2]) -> Error {

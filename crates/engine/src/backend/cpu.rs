@@ -3,6 +3,8 @@
 use ferroyolo_kernels::{Arena, Context, Isa, Threads};
 
 use crate::error::{Error, Result};
+use crate::graph::{Order, Target};
+use crate::ops::{Hw, Op, PackedWeights};
 
 /// More threads than this are a mistake, not a wish.
 const MAX_THREADS: usize = 1024;
@@ -52,6 +54,26 @@ impl Cpu {
         Arena::new(len).map_err(|cause| {
             Error::limit("arena", format!("{bytes} bytes could not be allocated")).with_source(cause)
         })
+    }
+}
+
+/// Plans for the CPU.
+pub(crate) struct CpuTarget<'a> {
+    pub weights: &'a [PackedWeights],
+    pub n_threads: usize,
+}
+
+impl Target for CpuTarget<'_> {
+    fn halo(&self, op: &Op) -> usize {
+        op.kernel().halo()
+    }
+
+    fn scratch_len(&self, op: &Op, inputs: &[Hw]) -> usize {
+        op.kernel().scratch_len(self.weights, inputs, self.n_threads)
+    }
+
+    fn order(&self) -> Order {
+        Order::Sequence
     }
 }
 

@@ -1,18 +1,21 @@
 //! Where a network runs.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
-pub(crate) use cpu::Cpu;
+pub(crate) use cpu::{Cpu, CpuTarget};
 
 /// The processor a model is asked to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The best there is. This build has no GPU backend, so that is the CPU.
+    /// The CPU, as long as the way through a GPU is not the faster one for every picture.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A GPU: the one of this index, or the first. Not in this build.
+    /// A GPU: the one of this index among `adapters()`, or the first that is no program on the CPU. Only with the
+    /// feature `gpu`.
     Gpu(Option<usize>),
 }
 
@@ -22,7 +25,7 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats. Not in this build.
+    /// 16-bit floats in memory, 32-bit sums. Only on GPUs that have them.
     F16,
     /// 16-bit brain floats. Not in this build.
     Bf16,

@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "gpu")]
+use ferroyolo_kernels::View;
 use ferroyolo_kernels::{Activation, Arena, Isa, clear_halo, load_planar, store_planar};
+#[cfg(feature = "gpu")]
+use ferroyolo_shaders::Element;
 
 use super::{Graph, ValueId};
 use crate::backend::Cpu;
 use crate::modules::Branches;
-use crate::network::Network;
+use crate::network::{Network, OnDevice};
 use crate::{Tensor, modules, weights};
 
 /// Largest difference from the reference, relative to the largest value of an output.
@@ -41,28 +45,91 @@ fn check(name: &str, hw: [usize; 2]) {
     for isa in Isa::available() {
         let cpu = Cpu::new(Some(2), Some(isa)).expect("threads");
         let network = Network::new(graph.clone(), head.clone(), cpu);
-        let plan = network.plan(([2, h, w], Branches { one2many: true, one2one: true })).expect("a plan");
-        let context = network.cpu().context();
-        let mut arena = Arena::new(plan.arena_len).expect("memory");
-        // What an earlier picture left behind must not show.
-        arena.as_mut_slice().fill(f32::NAN);
-        clear_halo(context, &mut arena, plan.input);
-        for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
-            load_planar(context, &mut arena, planes, 1.0, plan.input, image);
-        }
-        network.run(&plan, &mut arena);
-        for &output in &outputs {
-            let view = plan.views[output.0].expect("a planned output");
-            let want = want[output.0].as_ref().expect("a computed output");
-            let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
-            let (pixels, len) = (view.pixels(), view.c * view.pixels());
-            let mut got = vec![0.0; len];
-            for (image, want) in want.data().chunks_exact(len).enumerate() {
-                store_planar(context, &arena, view, image, &mut got, pixels, 0, Activation::None);
-                let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
-                let is_close = got.iter().zip(want).all(|(g, w)| (g - w).abs() <= TOLERANCE * scale);
-                assert!(is_close, "{name} on {isa:?}, output {output:?}, image {image}: differs by {worst}");
+        compare(&format!("{name} on {isa:?}"), &network, &outputs, &images, &want);
+    }
+    #[cfg(feature = "gpu")]
+    check_rounds(name, &graph, &outputs, [2, h, w]);
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = crate::backend::gpu::for_tests(Element::F32) {
+        let cpu = Cpu::new(Some(2), None).expect("threads");
+        let network = Network::on_gpu(graph, head, cpu, gpu).expect("a device with memory");
+        compare(&format!("{name} on the GPU"), &network, &outputs, &images, &want);
+    }
+}
+
+/// The ops of a round neither take what another of them gives, nor write where another reads or writes.
+#[cfg(feature = "gpu")]
+fn check_rounds(name: &str, graph: &Graph, outputs: &[ValueId], shape: [usize; 3]) {
+    let mut graph = graph.clone();
+    super::fuse(&mut graph);
+    let plan = super::Plan::new(&graph, &crate::backend::gpu::GpuTarget, shape, outputs).expect("a plan");
+    assert!(plan.steps.is_sorted_by_key(|step| step.round), "{name}: rounds go back");
+    let elements = |view: &View| {
+        let view = *view;
+        let pixels =
+            (0..view.n).flat_map(move |n| (0..view.h).flat_map(move |y| (0..view.w).map(move |x| (n, y, x))));
+        pixels.flat_map(move |(n, y, x)| view.index(n, y, x)..view.index(n, y, x) + view.c)
+    };
+    // Which step has written an element last, and in which round.
+    let mut writer = vec![(0, usize::MAX); plan.arena_len];
+    let mut n_together = 0;
+    for steps in plan.steps.chunk_by(|a, b| a.round == b.round) {
+        let round = steps[0].round;
+        n_together += usize::from(steps.len() > 1);
+        for step in steps {
+            for at in elements(&step.output) {
+                let other = writer[at];
+                let place = &graph.nodes[step.node].at;
+                assert_ne!(other.0, round, "{name}: {place} writes what node {} writes", other.1);
+                writer[at] = (round, step.node);
             }
+        }
+        for step in steps {
+            for at in step.inputs.iter().flat_map(elements) {
+                let (written, node) = writer[at];
+                let place = &graph.nodes[step.node].at;
+                // A concatenation covers the inputs that lie in place.
+                let is_own = node == step.node;
+                assert!(written != round || is_own, "{name}: {place} reads what node {node} writes");
+            }
+        }
+    }
+    // Only a head of several maps is sure to have alike branches.
+    assert!(n_together > 0 || outputs.len() == 1, "{name}: no round has two ops");
+}
+
+fn compare(
+    what: &str,
+    network: &Network,
+    outputs: &[ValueId],
+    images: &Tensor,
+    want: &[Option<Arc<Tensor>>],
+) {
+    let &[n, c, h, w] = images.shape() else { panic!("{what}: expected NCHW") };
+    let planned = network.plan(([n, h, w], Branches { one2many: true, one2one: true })).expect("a plan");
+    let plan = &planned.plan;
+    let context = network.cpu().context();
+    let mut arena = Arena::new(plan.arena_len).expect("memory");
+    // What an earlier picture left behind must not show.
+    arena.as_mut_slice().fill(f32::NAN);
+    clear_halo(context, &mut arena, plan.input);
+    for (image, planes) in images.data().chunks_exact(c * h * w).enumerate() {
+        load_planar(context, &mut arena, planes, 1.0, plan.input, image);
+    }
+    network
+        .run(&planned, &mut arena, &mut OnDevice::default())
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    for &output in outputs {
+        let view = plan.views[output.0].expect("a planned output");
+        let want = want[output.0].as_ref().expect("a computed output");
+        let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+        let (pixels, len) = (view.pixels(), view.c * view.pixels());
+        let mut got = vec![0.0; len];
+        for (image, want) in want.data().chunks_exact(len).enumerate() {
+            store_planar(context, &arena, view, image, &mut got, pixels, 0, Activation::None);
+            let worst = got.iter().zip(want).map(|(g, w)| (g - w).abs()).fold(0.0, f32::max);
+            let is_close = got.iter().zip(want).all(|(g, w)| (g - w).abs() <= TOLERANCE * scale);
+            assert!(is_close, "{what}, output {output:?}, image {image}: differs by {worst}");
         }
     }
 }

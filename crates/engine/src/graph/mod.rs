@@ -13,7 +13,7 @@ mod plan;
 pub(crate) use builder::Builder;
 pub(crate) use fuse::fuse;
 use layout::Layout;
-pub(crate) use plan::{Plan, Step};
+pub(crate) use plan::{Order, Plan, Step, Target};
 
 use crate::ops::{ConvWeights, Op};
 

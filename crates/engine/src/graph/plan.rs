@@ -6,13 +6,36 @@ use ferroyolo_kernels::{Scratch, View};
 
 use super::{Graph, Layout, ValueId};
 use crate::error::{Error, Result};
-use crate::ops::{Hw, Op, PackedWeights, concat};
+use crate::ops::{Hw, Op, concat};
 
 /// Floats between places in the arena: a cache line.
 const ALIGNMENT: usize = 16;
 
 /// Bytes an arena may have. A YOLO11x at 1280 x 1280 needs about 2 GB.
 const MAX_ARENA_BYTES: usize = 64 << 30;
+
+/// What a processor asks of a plan.
+pub(crate) trait Target {
+    /// Zero pixels that it reads around the inputs of `op`.
+    fn halo(&self, op: &Op) -> usize;
+
+    /// Floats of scratch memory that it wants for `op` on inputs of these sizes.
+    fn scratch_len(&self, op: &Op, inputs: &[Hw]) -> usize;
+
+    /// When each op runs.
+    fn order(&self) -> Order;
+}
+
+/// When the ops of a plan run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// One after the other, as they stand in the graph.
+    Sequence,
+    /// In rounds, each op as late as its users allow. The ops of a round have nothing to do with each other, and alike
+    /// branches of a head fall into the same rounds.
+    #[cfg(feature = "gpu")]
+    Rounds,
+}
 
 /// The steps that take pictures of one shape to the wanted values, and where everything lies.
 #[derive(Debug)]
@@ -31,6 +54,9 @@ pub(crate) struct Plan {
 pub(crate) struct Step {
     /// Index into [`Graph::nodes`].
     pub node: usize,
+    /// Steps of the same round may run in any order, or together.
+    #[cfg(feature = "gpu")]
+    pub round: usize,
     /// Buffers that come to life with this step and whose border has to be zero.
     pub clear: Vec<View>,
     pub inputs: Vec<View>,
@@ -53,15 +79,14 @@ impl Plan {
     /// larger than memory.
     pub(crate) fn new(
         graph: &Graph,
-        weights: &[PackedWeights],
-        threads: usize,
+        target: &dyn Target,
         [n, h, w]: [usize; 3],
         wanted: &[ValueId],
     ) -> Result<Self> {
         let needed = needed_nodes(graph, wanted);
         let layout = Layout::of(graph, &needed);
         let sizes = infer_sizes(graph, &needed, [h, w])?;
-        let buffers = Buffers::new(graph, &layout, &needed, &sizes, wanted);
+        let buffers = Buffers::new(graph, &layout, &needed, &sizes, wanted, target);
 
         let mut tenancies = Vec::new();
         let mut roots = Vec::new();
@@ -75,7 +100,7 @@ impl Plan {
         for &node_idx in &buffers.step_nodes {
             let node = &graph.nodes[node_idx];
             let inputs: Vec<Hw> = node.inputs.iter().map(|input| sizes[input.0]).collect();
-            let len = node.op.kernel().scratch_len(weights, &inputs, threads);
+            let len = target.scratch_len(&node.op, &inputs);
             if len > 0 {
                 let step = buffers.step_of[node_idx];
                 scratch[node_idx] = Some(tenancies.len());
@@ -103,15 +128,18 @@ impl Plan {
             |value: ValueId| views[value.0].ok_or_else(|| Error::shape("plan", "a value without a place"));
 
         let mut steps = Vec::new();
-        for (step_idx, &node_idx) in buffers.step_nodes.iter().enumerate() {
+        for &node_idx in &buffers.step_nodes {
             let node = &graph.nodes[node_idx];
+            let round = buffers.step_of[node_idx];
             let inputs: Vec<View> = node.inputs.iter().map(|&input| place(input)).collect::<Result<_>>()?;
             let output = place(node.output)?;
             let born = |(root, tenancy): (&ValueId, &Tenancy)| {
-                whole[root.0].filter(|view| tenancy.steps.start == step_idx + 1 && view.halo > 0)
+                whole[root.0].filter(|view| tenancy.steps.start == round && view.halo > 0)
             };
             steps.push(Step {
                 node: node_idx,
+                #[cfg(feature = "gpu")]
+                round,
                 clear: roots.iter().zip(&tenancies).filter_map(born).collect(),
                 inputs,
                 output,
@@ -171,7 +199,46 @@ fn infer_sizes(graph: &Graph, needed: &[bool], input: Hw) -> Result<Vec<Hw>> {
     Ok(sizes)
 }
 
-/// The buffers of a plan before they have a place. Steps are counted from one: step zero writes the picture.
+/// The round in which each node runs, counted from one, by its index; views have none of their own.
+fn rounds(graph: &Graph, layout: &Layout, needed: &[bool], order: Order) -> Vec<usize> {
+    let is_step = |idx: usize| needed[idx] && !matches!(graph.nodes[idx].op, Op::Slice(_));
+    if order == Order::Sequence {
+        let mut next = 0;
+        let mut number = |idx| {
+            next += usize::from(is_step(idx));
+            next
+        };
+        return (0..graph.nodes.len()).map(&mut number).collect();
+    }
+    // Rounds until the end, first of what takes a value, then of what gives it.
+    let mut after = vec![0usize; graph.channels.len()];
+    let mut left = vec![0usize; graph.nodes.len()];
+    for (idx, node) in graph.nodes.iter().enumerate().rev().filter(|(idx, _)| needed[*idx]) {
+        let costs_nothing = match node.op {
+            Op::Slice(_) => true,
+            Op::Concat(_) => lies_in_place(graph, layout, &node.inputs, node.output),
+            _ => false,
+        };
+        left[idx] = after[node.output.0] + usize::from(!costs_nothing);
+        for input in &node.inputs {
+            after[input.0] = after[input.0].max(left[idx]);
+        }
+    }
+    let last = left.iter().copied().max().unwrap_or(0);
+    left.iter().map(|left| last + 1 - (*left).max(1)).collect()
+}
+
+/// Whether all inputs of a concatenation are written where it wants them.
+fn lies_in_place(graph: &Graph, layout: &Layout, inputs: &[ValueId], output: ValueId) -> bool {
+    let (buffer, mut channel) = layout.resolve(output);
+    inputs.iter().all(|&input| {
+        let expected = (buffer, channel);
+        channel += graph.channels[input.0];
+        layout.resolve(input) == expected
+    })
+}
+
+/// The buffers of a plan before they have a place. Rounds are counted from one: round zero writes the picture.
 struct Buffers<'a> {
     graph: &'a Graph,
     sizes: &'a [Hw],
@@ -182,7 +249,14 @@ struct Buffers<'a> {
 }
 
 impl<'a> Buffers<'a> {
-    fn new(graph: &'a Graph, layout: &Layout, needed: &[bool], sizes: &'a [Hw], wanted: &[ValueId]) -> Self {
+    fn new(
+        graph: &'a Graph,
+        layout: &Layout,
+        needed: &[bool],
+        sizes: &'a [Hw],
+        wanted: &[ValueId],
+        target: &dyn Target,
+    ) -> Self {
         let n_values = graph.channels.len();
         let mut buffers = Self {
             graph,
@@ -190,7 +264,7 @@ impl<'a> Buffers<'a> {
             halo: vec![0; n_values],
             life: vec![None; n_values],
             step_nodes: Vec::new(),
-            step_of: vec![0; graph.nodes.len()],
+            step_of: rounds(graph, layout, needed, target.order()),
         };
         buffers.touch(layout, graph.input, 0);
         for (idx, node) in graph.nodes.iter().enumerate().filter(|(idx, _)| needed[*idx]) {
@@ -198,17 +272,17 @@ impl<'a> Buffers<'a> {
                 continue;
             }
             buffers.step_nodes.push(idx);
-            let step = buffers.step_nodes.len();
-            buffers.step_of[idx] = step;
+            let step = buffers.step_of[idx];
             buffers.touch(layout, node.output, step);
             for &input in &node.inputs {
                 buffers.touch(layout, input, step);
                 let (root, _) = layout.resolve(input);
-                buffers.halo[root.0] = buffers.halo[root.0].max(node.op.kernel().halo());
+                buffers.halo[root.0] = buffers.halo[root.0].max(target.halo(&node.op));
             }
         }
+        buffers.step_nodes.sort_by_key(|&idx| buffers.step_of[idx]);
+        let end = buffers.step_nodes.last().map_or(0, |&idx| buffers.step_of[idx]) + 1;
         for &value in wanted {
-            let end = buffers.step_nodes.len() + 1;
             buffers.touch(layout, value, end);
         }
         buffers
@@ -217,6 +291,7 @@ impl<'a> Buffers<'a> {
     fn touch(&mut self, layout: &Layout, value: ValueId, step: usize) {
         let (root, _) = layout.resolve(value);
         let life = self.life[root.0].get_or_insert(step..step + 1);
+        life.start = life.start.min(step);
         life.end = life.end.max(step + 1);
     }
 

@@ -10,6 +10,8 @@ pub(crate) mod concat;
 pub(crate) mod conv2d;
 pub(crate) mod conv_transpose2d;
 pub(crate) mod global_avg_pool;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 pub(crate) mod max_pool2d;
 pub(crate) mod resize_bilinear;
 pub(crate) mod slice;

@@ -44,6 +44,8 @@ fn check(op: &Op, weights: &[ConvWeights], inputs: &[[usize; 4]]) {
         })
         .collect();
     let want = op.kernel().reference(&tensors.iter().collect::<Vec<_>>(), weights);
+    #[cfg(feature = "gpu")]
+    on_gpu::check(op, weights, &tensors, &want);
     for isa in Isa::available() {
         for n_threads in [1, 3] {
             for surroundings in [Surroundings::Alone, Surroundings::Within] {
@@ -168,6 +170,100 @@ fn check_conv(case: ConvCase) {
         inputs.push([n, oc, oh, ow]);
     }
     check(&op, &weights, &inputs);
+}
+
+/// The same cases on a graphics processor, or a program that stands in for one.
+#[cfg(feature = "gpu")]
+mod on_gpu {
+    use std::sync::{Arc, OnceLock};
+
+    use ferroyolo_kernels::{
+        Activation, Arena, Context, Isa, Scratch, Threads, View, load_planar, store_planar,
+    };
+    use ferroyolo_shaders::Element;
+
+    use super::{Surroundings, place};
+    use crate::Tensor;
+    use crate::backend::gpu::{Gpu, GpuWeights, Program, Runner, for_tests};
+    use crate::ops::{ConvWeights, Op, StepIo, gpu};
+
+    /// Largest differences from the reference, relative to the larger of one and the largest expected value. Inputs and
+    /// weights are rounded to 16 bits, too.
+    const TOLERANCES: [(Element, f32); 2] = [(Element::F32, 2e-5), (Element::F16, 6e-3)];
+
+    /// The device of all cases with these numbers.
+    fn device(element: Element) -> Option<&'static Gpu> {
+        static DEVICES: [OnceLock<Option<Gpu>>; 2] = [OnceLock::new(), OnceLock::new()];
+        DEVICES[usize::from(element == Element::F16)].get_or_init(|| for_tests(element)).as_ref()
+    }
+
+    pub(super) fn check(op: &Op, weights: &[ConvWeights], inputs: &[Tensor], want: &Tensor) {
+        for (element, tolerance) in TOLERANCES {
+            let Some(gpu) = device(element) else { continue };
+            for surroundings in [Surroundings::Alone, Surroundings::Within] {
+                let got = run(gpu, op, weights, inputs, want.shape(), surroundings);
+                let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+                for (idx, (g, w)) in got.data().iter().zip(want.data()).enumerate() {
+                    // Written so that what is no number is told, too.
+                    let agrees = (g - w).abs() <= tolerance * scale;
+                    assert!(
+                        agrees,
+                        "{op:?} on the GPU {element:?} {surroundings:?}: element {idx}: got {g}, expected {w}"
+                    );
+                }
+            }
+        }
+    }
+
+    fn run(
+        gpu: &Gpu,
+        op: &Op,
+        weights: &[ConvWeights],
+        inputs: &[Tensor],
+        out_shape: &[usize],
+        surroundings: Surroundings,
+    ) -> Tensor {
+        let threads = Threads::new(1).expect("a thread");
+        let context = Context { isa: Isa::best(), threads: &threads };
+        let mut next = 0;
+        let nchw = |shape: &[usize]| -> [usize; 4] { shape.try_into().expect("NCHW") };
+        let mut view = |shape: &[usize]| place(&mut next, nchw(shape), 0, surroundings)[1];
+        let views: Vec<View> = inputs.iter().map(|tensor| view(tensor.shape())).collect();
+        let output = view(out_shape);
+        let mut arena = Arena::new(next).expect("memory");
+        arena.as_mut_slice().fill(7.5);
+        for (tensor, view) in inputs.iter().zip(&views) {
+            for (image, planes) in tensor.data().chunks_exact(view.c * view.pixels()).enumerate() {
+                load_planar(context, &mut arena, planes, 1.0, *view, image);
+            }
+        }
+        let mut op = op.clone();
+        let mut packed = GpuWeights::default();
+        gpu::pack(&mut op, weights, &mut packed);
+        let io = StepIo { inputs: &views, output, scratch: Scratch { offset: 0, len: 0 } };
+        let jobs = gpu::jobs(&op, &packed, &io).into_iter().map(|job| (1, job));
+        let program = Program::of_jobs(gpu, jobs, next, 0..next, std::iter::once(0..next).collect())
+            .expect("a program");
+        let buffer = gpu.weights_buffer(&packed.values).expect("memory");
+        let mut runner = Runner::new(gpu, Arc::new(program), &buffer, None).expect("a runner");
+        let untouched = |arena: &Arena| {
+            let mut rest = arena.as_slice().to_vec();
+            for (image, y, x) in crate::ops::triples(output.n, output.h, output.w) {
+                rest[output.index(image, y, x)..][..output.c].fill(0.0);
+            }
+            gpu.rounded(&rest)
+        };
+        let before = untouched(&arena);
+        runner.run(gpu, &mut arena).expect("a run");
+        assert!(untouched(&arena) == before, "{op:?} on the GPU: wrote beside its output");
+
+        let mut out = Tensor::zeros(out_shape.to_vec()).expect("a shape");
+        let (pixels, len) = (output.pixels(), output.c * output.pixels());
+        for (image, planes) in out.data_mut().chunks_exact_mut(len).enumerate() {
+            store_planar(context, &arena, output, image, planes, pixels, 0, Activation::None);
+        }
+        out
+    }
 }
 
 #[test]

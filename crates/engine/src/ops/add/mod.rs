@@ -1,6 +1,8 @@
 //! Elementwise sum.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use ferroyolo_kernels::{Arena, Context};
 

@@ -1,6 +1,8 @@
 //! Multi-head softmax attention over the cells of a map.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use ferroyolo_kernels::{Arena, Context};
 

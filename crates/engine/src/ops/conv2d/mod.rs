@@ -1,6 +1,8 @@
 //! Two-dimensional convolution with bias, activation and an optional residual, all in one pass.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 pub(crate) use cpu::PackedWeights;
 use ferroyolo_kernels::{Activation, Arena, Context};

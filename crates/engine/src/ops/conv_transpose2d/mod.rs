@@ -1,6 +1,8 @@
 //! Transposed convolution whose kernel is as large as its stride: every cell becomes a square of cells.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use ferroyolo_kernels::{Activation, Arena, Context};
 

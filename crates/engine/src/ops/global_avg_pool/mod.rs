@@ -1,6 +1,8 @@
 //! Mean of a whole map.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use ferroyolo_kernels::{Arena, Context};
 

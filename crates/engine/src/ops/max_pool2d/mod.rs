@@ -1,6 +1,8 @@
 //! Maximum over a sliding window.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use ferroyolo_kernels::{Arena, Context};
 

@@ -1,6 +1,8 @@
 //! Enlarging by a whole factor, nearest neighbour.
 
 mod cpu;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 
 use ferroyolo_kernels::{Arena, Context};
 

@@ -1,0 +1,264 @@
+//! An open device and what was compiled for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ferroyolo_shaders::{Element, Lanes, Shader};
+
+use super::adapter::{Adapter, choose};
+use crate::error::{Error, Result};
+
+/// A compiled shader is the same for the same key.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PipelineKey {
+    pub shader: Shader,
+    pub lanes: Lanes,
+    pub overrides: Vec<(&'static str, u32)>,
+}
+
+/// What went wrong outside a call, to be told by the next one.
+type Fault = Arc<Mutex<Option<String>>>;
+
+/// An open device. Any number of threads may use it.
+#[derive(Debug)]
+pub(crate) struct Gpu {
+    pub(super) device: wgpu::Device,
+    pub(super) queue: wgpu::Queue,
+    adapter: Adapter,
+    element: Element,
+    /// Without and with weights.
+    layouts: [wgpu::BindGroupLayout; 2],
+    pipelines: Mutex<HashMap<PipelineKey, Arc<wgpu::ComputePipeline>>>,
+    fault: Fault,
+}
+
+impl Gpu {
+    /// Opens the adapter of this index, or the first that is a graphics processor.
+    pub(crate) fn open(index: Option<usize>, element: Element) -> Result<Self> {
+        Self::open_within(index, element, None)
+    }
+
+    /// As [`Gpu::open`], with limits of one's own in place of all that the adapter can do.
+    pub(super) fn open_within(
+        index: Option<usize>,
+        element: Element,
+        limits: Option<wgpu::Limits>,
+    ) -> Result<Self> {
+        let (adapter, handle) = choose(index)?;
+        let features = match element {
+            Element::F32 => wgpu::Features::empty(),
+            Element::F16 if adapter.has_f16 => wgpu::Features::SHADER_F16,
+            Element::F16 => {
+                let message = format!("{} does not compute with 16-bit floats", adapter.name);
+                return Err(Error::unsupported("precision", message));
+            }
+        };
+        let descriptor = wgpu::DeviceDescriptor {
+            label: Some("ferroyolo"),
+            required_features: features,
+            // Sizes are checked against them when a program is made.
+            required_limits: limits.unwrap_or_else(|| handle.limits()),
+            ..Default::default()
+        };
+        let (device, queue) = pollster::block_on(handle.request_device(&descriptor)).map_err(|cause| {
+            Error::device("gpu", format!("{} could not be opened", adapter.name)).with_source(cause)
+        })?;
+        let fault = watch(&device);
+        let layouts = [2, 3].map(|n_buffers| bind_group_layout(&device, n_buffers));
+        Ok(Self { device, queue, adapter, element, layouts, pipelines: Mutex::default(), fault })
+    }
+
+    pub(crate) fn adapter(&self) -> &Adapter {
+        &self.adapter
+    }
+
+    /// Bytes that a shader reaches in one buffer. Some drivers tell shaders the sizes of buffers in 32 bits.
+    pub(super) fn max_binding_bytes(&self) -> u64 {
+        self.device.limits().max_storage_buffer_binding_size.min(u64::from(u32::MAX))
+    }
+
+    /// Bytes of an activation or weight.
+    pub(super) fn element_bytes(&self) -> u64 {
+        match self.element {
+            Element::F32 => 4,
+            Element::F16 => 2,
+        }
+    }
+
+    /// Values as the device holds them.
+    pub(super) fn encode(&self, values: &[f32]) -> Vec<u8> {
+        match self.element {
+            Element::F32 => bytemuck::cast_slice(values).to_vec(),
+            Element::F16 => {
+                let halves: Vec<half::f16> = values.iter().map(|&value| half::f16::from_f32(value)).collect();
+                bytemuck::cast_slice(&halves).to_vec()
+            }
+        }
+    }
+
+    /// The inverse of [`Gpu::encode`]. Panics if the lengths differ.
+    pub(super) fn decode(&self, bytes: &[u8], values: &mut [f32]) {
+        match self.element {
+            Element::F32 => values.copy_from_slice(bytemuck::cast_slice(bytes)),
+            Element::F16 => {
+                let halves: &[half::f16] = bytemuck::cast_slice(bytes);
+                assert_eq!(halves.len(), values.len());
+                values.iter_mut().zip(halves).for_each(|(value, half)| *value = half.to_f32());
+            }
+        }
+    }
+
+    /// Values as they come back from the device.
+    #[cfg(test)]
+    pub(crate) fn rounded(&self, values: &[f32]) -> Vec<f32> {
+        let mut rounded = values.to_vec();
+        self.decode(&self.encode(values), &mut rounded);
+        rounded
+    }
+
+    /// The buffer with all weights of a network.
+    pub(crate) fn weights_buffer(&self, values: &[f32]) -> Result<wgpu::Buffer> {
+        self.buffer_with("weights", &self.encode(values), wgpu::BufferUsages::STORAGE)
+    }
+
+    /// A buffer with `bytes` in it, of at least one vector.
+    pub(super) fn buffer_with(
+        &self,
+        label: &str,
+        bytes: &[u8],
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        let buffer = self.buffer(label, bytes.len() as u64, usage | wgpu::BufferUsages::COPY_DST)?;
+        self.guarded(|| self.queue.write_buffer(&buffer, 0, bytes))?;
+        Ok(buffer)
+    }
+
+    /// A buffer of `bytes` bytes, of at least one vector. Errors if the device has no memory for it.
+    pub(super) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        let limit = self.device.limits().max_buffer_size;
+        if bytes > limit {
+            let message =
+                format!("{bytes} bytes for {label} are needed, {} has at most {limit}", self.adapter.name);
+            return Err(Error::limit("gpu", message));
+        }
+        self.guarded(|| {
+            let size = bytes.max(16).next_multiple_of(16);
+            let descriptor =
+                wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+            self.device.create_buffer(&descriptor)
+        })
+    }
+
+    /// The pipeline of a key, compiled at the first call.
+    pub(super) fn pipeline(&self, key: &PipelineKey) -> Result<Arc<wgpu::ComputePipeline>> {
+        // The map is consistent at every instant, so a panic elsewhere while it was locked does no harm.
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pipeline) = pipelines.get(key) {
+            return Ok(Arc::clone(pipeline));
+        }
+        let pipeline = Arc::new(self.guarded(|| self.compile(key))?);
+        pipelines.insert(key.clone(), Arc::clone(&pipeline));
+        Ok(pipeline)
+    }
+
+    fn compile(&self, key: &PipelineKey) -> wgpu::ComputePipeline {
+        let PipelineKey { shader, lanes, overrides } = key;
+        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
+            label: Some(shader.name),
+            source: wgpu::ShaderSource::Wgsl(shader.wgsl(self.element, *lanes).into()),
+        });
+        let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(shader.name),
+            bind_group_layouts: &[Some(self.layout(shader))],
+            ..Default::default()
+        });
+        let constants: Vec<(&str, f64)> =
+            overrides.iter().map(|&(name, value)| (name, f64::from(value))).collect();
+        self.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(shader.name),
+            layout: Some(&layout),
+            module: &module,
+            entry_point: Some(shader.name),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &constants,
+                // Every shader writes what it reads of its workgroup memory.
+                zero_initialize_workgroup_memory: false,
+            },
+            cache: None,
+        })
+    }
+
+    /// The buffers that a shader takes.
+    pub(super) fn layout(&self, shader: &Shader) -> &wgpu::BindGroupLayout {
+        &self.layouts[usize::from(shader.has_weights)]
+    }
+
+    /// Does something with the device, and turns what it complains of into an error.
+    pub(super) fn guarded<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
+        self.check()?;
+        let scopes =
+            [wgpu::ErrorFilter::OutOfMemory, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::Internal]
+                .map(|filter| self.device.push_error_scope(filter));
+        let done = work();
+        // Scopes are a stack: the last one goes first.
+        let mut complaint = None;
+        for scope in scopes.into_iter().rev() {
+            complaint = pollster::block_on(scope.pop()).or(complaint);
+        }
+        match complaint {
+            // A lost device says so by its callback only.
+            None => self.check().map(|()| done),
+            Some(wgpu::Error::OutOfMemory { .. }) => {
+                Err(Error::limit("gpu", format!("{} is out of memory", self.adapter.name)))
+            }
+            Some(other) => {
+                Err(Error::device("gpu", format!("{} refuses", self.adapter.name)).with_source(other))
+            }
+        }
+    }
+
+    /// Errors if the device is gone or has complained outside a call.
+    pub(super) fn check(&self) -> Result<()> {
+        match &*self.fault.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(message) => Err(Error::device("gpu", format!("{}: {message}", self.adapter.name))),
+            None => Ok(()),
+        }
+    }
+
+    /// Makes the device unusable, as one that was pulled out.
+    #[cfg(test)]
+    pub(crate) fn destroy(&self) {
+        self.device.destroy();
+    }
+}
+
+/// Notes what the device says of itself; the first word is kept.
+fn watch(device: &wgpu::Device) -> Fault {
+    let fault = Fault::default();
+    let note = |fault: &Fault, message: String| {
+        fault.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(message);
+    };
+    let lost = Arc::clone(&fault);
+    device.set_device_lost_callback(move |reason, message| {
+        note(&lost, format!("the device was lost ({reason:?}): {message}"));
+    });
+    let complained = Arc::clone(&fault);
+    device.on_uncaptured_error(Arc::new(move |error: wgpu::Error| note(&complained, error.to_string())));
+    fault
+}
+
+fn bind_group_layout(device: &wgpu::Device, n_buffers: u32) -> wgpu::BindGroupLayout {
+    let entry = |binding| wgpu::BindGroupLayoutEntry {
+        binding,
+        visibility: wgpu::ShaderStages::COMPUTE,
+        ty: wgpu::BindingType::Buffer {
+            // Jobs, arena, weights: only the arena is written.
+            ty: wgpu::BufferBindingType::Storage { read_only: binding != 1 },
+            has_dynamic_offset: false,
+            min_binding_size: None,
+        },
+        count: None,
+    };
+    let entries: Vec<_> = (0..n_buffers).map(entry).collect();
+    device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
+}

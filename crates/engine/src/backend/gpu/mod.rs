@@ -1,0 +1,38 @@
+//! Graphics processors, by way of wgpu.
+//!
+//! - [`adapters`] says what there is, [`Gpu`] is an open device with its compiled pipelines;
+//! - an op becomes one or several [`Job`]s (`ops/<op>/gpu.rs`);
+//! - a [`Program`] is a plan as dispatches: jobs of one round and one kind go together;
+//! - a [`Runner`] is a session's part: buffers and bind groups, made once, and the way there and back.
+//!
+//! All activations lie in one buffer, as on the CPU, without a halo. It is bound for reading and writing at once, so that
+//! an op may read some channels of a buffer and write others.
+
+mod adapter;
+mod device;
+mod job;
+mod program;
+mod runner;
+#[cfg(test)]
+mod tests;
+
+pub use adapter::{Adapter, adapters};
+pub(crate) use device::Gpu;
+pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
+pub(crate) use program::{GpuTarget, Program};
+pub(crate) use runner::Runner;
+
+/// A device for tests, on the first usable adapter with these numbers. None if there is none, which is told; in CI that
+/// is a failure.
+#[cfg(test)]
+pub(crate) fn for_tests(element: ferroyolo_shaders::Element) -> Option<Gpu> {
+    let needs_f16 = element == ferroyolo_shaders::Element::F16;
+    let is_usable = |adapter: &&Adapter| adapter.lacks.is_empty() && (!needs_f16 || adapter.has_f16);
+    let Some(index) = adapters().iter().find(is_usable).map(|adapter| adapter.index) else {
+        eprintln!("skipped on the GPU: no adapter for {element:?}");
+        let is_ci = std::env::var("CI").is_ok_and(|got| got == "true");
+        assert!(!is_ci, "CI has to have a Vulkan device");
+        return None;
+    };
+    Some(Gpu::open(Some(index), element).expect("an adapter that is listed as usable"))
+}

@@ -1,0 +1,273 @@
+//! A plan as dispatches.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::device::{Gpu, PipelineKey};
+use super::job::{GpuWeights, Job};
+use crate::error::{Error, Result};
+use crate::graph::{Graph, Order, Plan, Target, ValueId};
+use crate::ops::{Hw, Op, StepIo, gpu};
+
+/// Plans for graphics processors: no halo, no scratch memory, rounds.
+pub(crate) struct GpuTarget;
+
+impl Target for GpuTarget {
+    fn halo(&self, _: &Op) -> usize {
+        0
+    }
+
+    fn scratch_len(&self, _: &Op, _: &[Hw]) -> usize {
+        0
+    }
+
+    fn order(&self) -> Order {
+        Order::Rounds
+    }
+}
+
+/// Elements that are copied between host and device are whole groups of this many, so that byte counts are, too.
+const GROUP: usize = 16;
+
+/// A plan as a device carries it out. Shared by sessions.
+#[derive(Debug)]
+pub(crate) struct Program {
+    pub(super) dispatches: Vec<Dispatch>,
+    /// The jobs of all dispatches.
+    pub(super) jobs: wgpu::Buffer,
+    pub(super) arena_len: usize,
+    /// Elements that the host writes.
+    pub(super) input: Range<usize>,
+    /// Elements that the host reads, in order, without overlap.
+    pub(super) outputs: Vec<Range<usize>>,
+}
+
+/// Jobs that run together.
+#[derive(Debug)]
+pub(super) struct Dispatch {
+    pub pipeline: Arc<wgpu::ComputePipeline>,
+    pub key: PipelineKey,
+    /// Bytes of [`Program::jobs`].
+    pub jobs: Range<u64>,
+    /// Bytes of the weights.
+    pub weights: Range<u64>,
+    pub workgroups: [u32; 2],
+}
+
+/// A dispatch that is being put together.
+struct Draft {
+    key: PipelineKey,
+    jobs: Vec<Job>,
+    /// Vectors of four.
+    weights: Option<Range<u32>>,
+}
+
+impl Draft {
+    /// Errors if a job needs more than the device has. Neither wgpu nor every driver looks at workgroup memory.
+    fn check(&self, gpu: &Gpu, window: u64) -> Result<()> {
+        let name = &gpu.adapter().name;
+        let has = gpu.device.limits().max_compute_workgroup_storage_size as usize;
+        if let Some(needs) = self.jobs.iter().map(|job| job.workgroup_bytes).find(|&needs| needs > has) {
+            let message = format!("{needs} bytes of workgroup memory are needed, {name} has {has}");
+            return Err(Error::limit("gpu", message));
+        }
+        let n_vectors = self.weights.as_ref().map_or(0, |range| u64::from(range.end - range.start));
+        if n_vectors > window {
+            let message = format!("a layer has {n_vectors} x 4 weights, {name} reaches {window} x 4");
+            return Err(Error::limit("gpu", message));
+        }
+        Ok(())
+    }
+}
+
+impl Program {
+    /// Compiles what is not compiled yet. Errors if the device's limits are too small.
+    pub(crate) fn new(
+        gpu: &Gpu,
+        graph: &Graph,
+        weights: &GpuWeights,
+        plan: &Plan,
+        wanted: &[ValueId],
+    ) -> Result<Self> {
+        check_arena(gpu, plan.arena_len)?;
+        let jobs = plan.steps.iter().flat_map(|step| {
+            let io = StepIo { inputs: &step.inputs, output: step.output, scratch: step.scratch };
+            let jobs = gpu::jobs(&graph.nodes[step.node].op, weights, &io);
+            jobs.into_iter().map(|job| (step.round, job))
+        });
+        let input = plan.input;
+        let input = whole_groups(input.offset..input.offset + input.n * input.image_stride);
+        Self::of_jobs(gpu, jobs, plan.arena_len, input, output_ranges(plan, wanted))
+    }
+
+    /// A program of jobs, each with its round.
+    pub(crate) fn of_jobs(
+        gpu: &Gpu,
+        jobs: impl Iterator<Item = (usize, Job)>,
+        arena_len: usize,
+        input: Range<usize>,
+        outputs: Vec<Range<usize>>,
+    ) -> Result<Self> {
+        let limits = gpu.device.limits();
+        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        let vector_bytes = 4 * gpu.element_bytes();
+        // The window begins at an aligned place before the first weight.
+        let window = gpu.max_binding_bytes().saturating_sub(alignment) / vector_bytes;
+        let mut dispatches = Vec::new();
+        let mut words: Vec<u32> = Vec::new();
+        for draft in drafts(jobs, window) {
+            draft.check(gpu, window)?;
+            let window = draft.weights.map_or(0..0, |range| {
+                let start = u64::from(range.start) * vector_bytes / alignment * alignment;
+                start..u64::from(range.end) * vector_bytes
+            });
+            let first_vector = u32::try_from(window.start / vector_bytes).unwrap_or(u32::MAX);
+            words.resize(words.len().next_multiple_of((alignment as usize).div_ceil(4)), 0);
+            let first_word = words.len();
+            let mut first_workgroup = 0u32;
+            for job in draft.jobs {
+                let place = words.len();
+                words.extend(&job.words);
+                words[place] = first_workgroup;
+                if let Some((_, members)) = job.weights {
+                    members.iter().for_each(|member| words[place + member] -= first_vector);
+                }
+                first_workgroup = u32::try_from(job.workgroups)
+                    .ok()
+                    .and_then(|n| first_workgroup.checked_add(n))
+                    .ok_or_else(|| Error::limit("gpu", "a picture of too many pixels"))?;
+            }
+            dispatches.push(Dispatch {
+                pipeline: gpu.pipeline(&draft.key)?,
+                key: draft.key,
+                jobs: first_word as u64 * 4..words.len() as u64 * 4,
+                weights: window,
+                workgroups: grid(first_workgroup, limits.max_compute_workgroups_per_dimension),
+            });
+        }
+        let jobs = gpu.buffer_with("jobs", bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE)?;
+        Ok(Self { dispatches, jobs, arena_len, input, outputs })
+    }
+
+    /// How often the device is asked to do something for a picture.
+    pub(crate) fn n_dispatches(&self) -> usize {
+        self.dispatches.len()
+    }
+}
+
+/// Errors if a shader can't reach all of an arena.
+fn check_arena(gpu: &Gpu, arena_len: usize) -> Result<()> {
+    let bytes = arena_len as u64 * gpu.element_bytes();
+    let limit = gpu.max_binding_bytes();
+    if bytes <= limit {
+        return Ok(());
+    }
+    let name = &gpu.adapter().name;
+    Err(Error::limit("gpu", format!("{bytes} bytes are needed for activations, {name} reaches {limit}")))
+}
+
+/// Jobs of one round and one pipeline together, as far as their weights lie within `window` vectors.
+fn drafts(jobs: impl Iterator<Item = (usize, Job)>, window: u64) -> Vec<Draft> {
+    let mut drafts: Vec<Draft> = Vec::new();
+    let mut round_start = 0;
+    let mut last_round = 0;
+    for (round, job) in jobs {
+        if round != last_round {
+            (last_round, round_start) = (round, drafts.len());
+        }
+        let key = PipelineKey { shader: job.shader, lanes: job.lanes, overrides: job.overrides.clone() };
+        let reads = job.weights.as_ref().map(|(range, _)| range.clone());
+        let fits = |draft: &&mut Draft| {
+            let all = union(draft.weights.clone(), reads.clone());
+            draft.key == key && all.is_none_or(|all| u64::from(all.end - all.start) <= window)
+        };
+        match drafts[round_start..].iter_mut().find(fits) {
+            Some(draft) => {
+                draft.weights = union(draft.weights.take(), reads);
+                draft.jobs.push(job);
+            }
+            None => drafts.push(Draft { key, jobs: vec![job], weights: reads }),
+        }
+    }
+    drafts
+}
+
+/// The range that holds both.
+fn union(a: Option<Range<u32>>, b: Option<Range<u32>>) -> Option<Range<u32>> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.start.min(b.start)..a.end.max(b.end)),
+        (a, b) => a.or(b),
+    }
+}
+
+/// At least `n` workgroups in full rows of at most `side`.
+fn grid(n: u32, side: u32) -> [u32; 2] {
+    if n <= side { [n, 1] } else { [side, n.div_ceil(side)] }
+}
+
+fn whole_groups(range: Range<usize>) -> Range<usize> {
+    range.start / GROUP * GROUP..range.end.next_multiple_of(GROUP)
+}
+
+/// What of the arena the wanted values cover.
+fn output_ranges(plan: &Plan, wanted: &[ValueId]) -> Vec<Range<usize>> {
+    let mut ranges: Vec<Range<usize>> = wanted
+        .iter()
+        .filter_map(|value| plan.views[value.0])
+        .map(|view| {
+            let last =
+                view.offset + (view.n - 1) * view.image_stride + (view.pixels() - 1) * view.pixel_stride;
+            whole_groups(view.offset..last + view.c)
+        })
+        .collect();
+    ranges.sort_by_key(|range| range.start);
+    let mut merged: Vec<Range<usize>> = Vec::new();
+    for range in ranges {
+        match merged.last_mut().filter(|last| last.end >= range.start) {
+            Some(last) => last.end = last.end.max(range.end),
+            None => merged.push(range),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_hold_all_workgroups() {
+        assert_eq!(grid(1, 65535), [1, 1]);
+        assert_eq!(grid(65535, 65535), [65535, 1]);
+        assert_eq!(grid(65536, 65535), [65535, 2]);
+        assert_eq!(grid(1000, 256), [256, 4]);
+    }
+
+    fn job(round: usize, weights: Range<u32>) -> (usize, Job) {
+        let job = Job {
+            shader: ferroyolo_shaders::CONV2D,
+            overrides: Vec::new(),
+            lanes: ferroyolo_shaders::Lanes::Four,
+            workgroups: 1,
+            workgroup_bytes: 0,
+            words: vec![0; 28],
+            weights: Some((weights, &[21, 22])),
+        };
+        (round, job)
+    }
+
+    #[test]
+    fn jobs_of_a_round_go_together_as_far_as_weights_reach() {
+        let jobs = [job(1, 0..10), job(2, 10..20), job(2, 20..40), job(2, 90..95), job(3, 40..50)];
+        let drafts = drafts(jobs.into_iter(), 30);
+        let sizes: Vec<_> = drafts.iter().map(|draft| (draft.jobs.len(), draft.weights.clone())).collect();
+        assert_eq!(sizes, [(1, Some(0..10)), (2, Some(10..40)), (1, Some(90..95)), (1, Some(40..50))]);
+    }
+
+    #[test]
+    fn unions_and_groups() {
+        assert_eq!(union(None, Some(2..3)), Some(2..3));
+        assert_eq!(union(Some(7..9), Some(2..3)), Some(2..9));
+        assert_eq!(whole_groups(17..33), 16..48);
+    }
+}

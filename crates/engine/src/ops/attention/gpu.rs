@@ -1,0 +1,48 @@
+//! Attention on the GPU: a workgroup for some queries of one head.
+
+use ferroyolo_shaders::{ATTENTION, Lanes};
+
+use super::Attention;
+use crate::backend::gpu::{Job, THREADS, job_struct, lanes_for, word};
+use crate::ops::StepIo;
+
+job_struct! {
+    /// `Job` of `attention.wgsl`.
+    AttentionJob {
+        first_workgroup, images, tokens, area, heads, key_dim, head_dim, scale, input, input_stride, output,
+        output_stride,
+    }
+}
+
+/// Queries of a workgroup, the shader's own number.
+const QUERIES: usize = 8;
+
+pub(crate) fn job(op: &Attention, io: &StepIo<'_>) -> Job {
+    let (input, output) = (io.inputs[0], io.output);
+    let (tokens, area) = (input.pixels(), input.pixels() / op.areas);
+    let job = AttentionJob {
+        first_workgroup: 0,
+        images: word(input.n),
+        tokens: word(tokens),
+        area: word(area),
+        heads: word(op.heads),
+        key_dim: word(op.key_dim),
+        head_dim: word(op.head_dim),
+        scale: op.scale.to_bits(),
+        input: word(input.offset),
+        input_stride: word(input.pixel_stride),
+        output: word(output.offset),
+        output_stride: word(output.pixel_stride),
+    };
+    // Heads follow each other, so in fours each has to be a multiple of four.
+    let lanes = if op.head_dim.is_multiple_of(4) { lanes_for(&[input, output]) } else { Lanes::One };
+    Job {
+        shader: ATTENTION,
+        overrides: vec![("KEY_DIM", word(op.key_dim)), ("HEAD_DIM", word(op.head_dim))],
+        lanes,
+        workgroups: input.n * op.areas * op.heads * area.div_ceil(QUERIES),
+        workgroup_bytes: size_of::<f32>() * (QUERIES * (op.key_dim + op.head_dim + THREADS) + 3 * QUERIES),
+        words: job.words(),
+        weights: None,
+    }
+}

@@ -1,0 +1,164 @@
+//! Convolution on the GPU: a matrix product, or for depthwise ones a sum for each channel.
+
+use ferroyolo_kernels::{Activation, View};
+use ferroyolo_shaders::{CONV2D, CONV2D_DEPTHWISE};
+
+use super::{Conv2d, ConvWeights};
+use crate::backend::gpu::{GpuWeights, Job, Packer, THREADS, job_struct, lanes_for, pixels, word};
+use crate::ops::StepIo;
+
+job_struct! {
+    /// `Job` of `conv2d.wgsl`.
+    ConvJob {
+        first_workgroup, tiles_across, pixels, image_pixels, row_pixels, in_h, in_w, in_channels, out_channels,
+        kernel_h, kernel_w, stride_h, stride_w, pad_h, pad_w, input, input_stride, output, output_stride, residual,
+        residual_stride, weights, bias, activation, step_h, step_w, shift_h, shift_w,
+    }
+}
+
+job_struct! {
+    /// `Job` of `conv2d_depthwise.wgsl`.
+    DepthwiseJob {
+        first_workgroup, pixels, image_pixels, row_pixels, in_h, in_w, channels, kernel_h, kernel_w, stride_h,
+        stride_w, pad_h, pad_w, input, input_stride, output, output_stride, residual, residual_stride, weights, bias,
+        activation,
+    }
+}
+
+/// Members of [`ConvJob`] and [`DepthwiseJob`] that count vectors of weights.
+pub(crate) const CONV_WEIGHTS: &[usize] = &[21, 22];
+pub(crate) const DEPTHWISE_WEIGHTS: &[usize] = &[19, 20];
+
+/// Below this number of workgroups a device is not busy, and smaller tiles spread the work.
+const FEW_WORKGROUPS: usize = 256;
+
+/// The trained values as shaders read them: rows are kernel cells by input channels in fours, columns output channels.
+pub(crate) fn pack(op: &Conv2d, values: &ConvWeights, packer: &mut Packer<'_>) {
+    let cells = op.kernel[0] * op.kernel[1];
+    if op.is_depthwise() {
+        packer.push(cells, op.out_channels, &values.bias, |cell, c| values.weight[c * cells + cell]);
+        return;
+    }
+    let ic = op.in_channels;
+    let padded = ic.next_multiple_of(4);
+    packer.push(cells * padded, op.out_channels, &values.bias, |row, o| {
+        let (cell, c) = (row / padded, row % padded);
+        if c < ic { values.weight[(o * ic + c) * cells + cell] } else { 0.0 }
+    });
+}
+
+pub(crate) fn job(op: &Conv2d, weights: &GpuWeights, io: &StepIo<'_>) -> Job {
+    let (input, output) = (io.inputs[0], io.output);
+    if op.is_depthwise() {
+        return depthwise_job(op, weights, io);
+    }
+    let packed = weights.places[op.weights];
+    let mut job = conv_job(&input, &output, [op.in_channels, op.out_channels]);
+    [job.kernel_h, job.kernel_w] = op.kernel.map(word);
+    [job.stride_h, job.stride_w] = op.stride.map(word);
+    [job.pad_h, job.pad_w] = op.padding.map(word);
+    (job.weights, job.bias, job.activation) = (packed.weights, packed.bias, number(op.activation));
+    if let Some(residual) = io.inputs.get(1) {
+        (job.residual, job.residual_stride) = (word(residual.offset), word(residual.pixel_stride));
+    }
+    let views: Vec<View> = io.inputs.iter().copied().chain([output]).collect();
+    finish(job, &views)
+}
+
+/// A 1x1 convolution from one view to another, without trained values.
+pub(crate) fn conv_job(input: &View, output: &View, [ic, oc]: [usize; 2]) -> ConvJob {
+    ConvJob {
+        pixels: word(pixels(output)),
+        image_pixels: word(output.pixels()),
+        row_pixels: word(output.w),
+        in_h: word(input.h),
+        in_w: word(input.w),
+        in_channels: word(ic),
+        out_channels: word(oc),
+        kernel_h: 1,
+        kernel_w: 1,
+        stride_h: 1,
+        stride_w: 1,
+        input: word(input.offset),
+        input_stride: word(input.pixel_stride),
+        output: word(output.offset),
+        output_stride: word(output.pixel_stride),
+        step_h: 1,
+        step_w: 1,
+        ..ConvJob::default()
+    }
+}
+
+/// Chooses tiles, and says what of the weights is read.
+pub(crate) fn finish(mut job: ConvJob, views: &[View]) -> Job {
+    let (n_pixels, n_channels) = (job.pixels as usize, job.out_channels as usize);
+    let n_tiles = |[p, c]: [usize; 2]| n_pixels.div_ceil(p) * n_channels.div_ceil(c);
+    let tile = match n_channels {
+        0..=16 => [64, 16],
+        17..=32 => [64, 32],
+        _ if n_tiles([64, 64]) >= FEW_WORKGROUPS => [64, 64],
+        _ => [32, 32],
+    };
+    job.tiles_across = word(n_channels.div_ceil(tile[1]));
+    let end = job.bias + job.out_channels.div_ceil(4);
+    Job {
+        shader: CONV2D,
+        overrides: vec![("TILE_PIXELS", word(tile[0])), ("TILE_CHANNELS", word(tile[1]))],
+        lanes: lanes_for(views),
+        workgroups: n_tiles(tile),
+        workgroup_bytes: 0,
+        weights: Some((job.weights..end, CONV_WEIGHTS)),
+        words: job.words(),
+    }
+}
+
+fn depthwise_job(op: &Conv2d, weights: &GpuWeights, io: &StepIo<'_>) -> Job {
+    let (input, output) = (io.inputs[0], io.output);
+    let packed = weights.places[op.weights];
+    let residual = io.inputs.get(1);
+    let job = DepthwiseJob {
+        first_workgroup: 0,
+        pixels: word(pixels(&output)),
+        image_pixels: word(output.pixels()),
+        row_pixels: word(output.w),
+        in_h: word(input.h),
+        in_w: word(input.w),
+        channels: word(op.out_channels),
+        kernel_h: word(op.kernel[0]),
+        kernel_w: word(op.kernel[1]),
+        stride_h: word(op.stride[0]),
+        stride_w: word(op.stride[1]),
+        pad_h: word(op.padding[0]),
+        pad_w: word(op.padding[1]),
+        input: word(input.offset),
+        input_stride: word(input.pixel_stride),
+        output: word(output.offset),
+        output_stride: word(output.pixel_stride),
+        residual: residual.map_or(0, |view| word(view.offset)),
+        residual_stride: residual.map_or(0, |view| word(view.pixel_stride)),
+        weights: packed.weights,
+        bias: packed.bias,
+        activation: number(op.activation),
+    };
+    let views: Vec<View> = io.inputs.iter().copied().chain([output]).collect();
+    let n_groups = op.out_channels.div_ceil(4);
+    Job {
+        shader: CONV2D_DEPTHWISE,
+        overrides: Vec::new(),
+        lanes: lanes_for(&views),
+        workgroups: (pixels(&output) * n_groups).div_ceil(THREADS),
+        workgroup_bytes: 0,
+        weights: Some((packed.weights..packed.bias + word(n_groups), DEPTHWISE_WEIGHTS)),
+        words: job.words(),
+    }
+}
+
+/// The number of an activation in `activation.wgsl`.
+pub(crate) fn number(activation: Activation) -> u32 {
+    match activation {
+        Activation::None => 0,
+        Activation::Silu => 1,
+        Activation::Relu => 2,
+        Activation::Sigmoid => 3,
+    }
+}

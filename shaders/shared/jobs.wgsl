@@ -1,0 +1,21 @@
+// A dispatch carries out one job or several of the same kind, which have nothing to do with each other. Each takes a run
+// of the dispatch's workgroups; the shader declares what a `Job` is, and its first member says where the run begins.
+
+@group(0) @binding(0) var<storage, read> jobs: array<Job>;
+
+// The place of a workgroup in the dispatch. Rows are full, so there may be more workgroups than jobs ask for.
+fn workgroup_index(id: vec3<u32>, count: vec3<u32>) -> u32 {
+    return id.y * count.x + id.x;
+}
+
+// The job that a workgroup belongs to.
+fn find_job(workgroup: u32) -> u32 {
+    var job = 0u;
+    for (var next = 1u; next < arrayLength(&jobs); next++) {
+        if jobs[next].first_workgroup > workgroup {
+            break;
+        }
+        job = next;
+    }
+    return job;
+}

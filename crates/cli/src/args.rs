@@ -210,6 +210,9 @@ pub struct Bench {
     /// Images that go through the network at once
     #[arg(long, value_name = "N", default_value = "1", value_parser = parse_batch)]
     pub batch: usize,
+    /// Before measuring, compare what the device gives with what the CPU gives; stop if they differ
+    #[arg(long, conflicts_with = "policies")]
+    pub check: bool,
     /// Write the figures as one JSON object to this file; `-` is stdout, in place of the table
     #[arg(long, value_name = "PATH|-")]
     pub json: Option<PathBuf>,
@@ -455,7 +458,7 @@ fn device_name(device: Device) -> String {
 }
 
 /// `precision` as `--precision` takes it.
-fn precision_name(precision: Precision) -> &'static str {
+pub fn precision_name(precision: Precision) -> &'static str {
     match precision {
         Precision::F32 => "f32",
         Precision::F16 => "f16",

@@ -4,13 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ferroyolo::Isa;
+use ferroyolo::{Adapter, Isa, adapters};
 
 use crate::error::{Outcome, Result};
 use crate::output::console::printable;
 use crate::output::json::print_line;
 
-/// Lists the CPU with its instruction sets and memory, and says which backends this build has.
+/// Lists the CPU with its instruction sets and memory, and the graphics processors with what they lack.
 pub fn run() -> Result<Outcome> {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = field(&info, "model name").next().unwrap_or(std::env::consts::ARCH);
@@ -27,8 +27,32 @@ pub fn run() -> Result<Outcome> {
         print_line(&format!("     memory: {memory}"))?;
     }
     print_line("     precisions: f32")?;
-    print_line("gpu  none: this build has no GPU backend")?;
+    let adapters = adapters();
+    if adapters.is_empty() {
+        print_line("gpu  none was found, or no driver for it")?;
+    }
+    for adapter in &adapters {
+        describe(adapter).iter().try_for_each(|line| print_line(line))?;
+    }
     Ok(Outcome::Done)
+}
+
+/// The lines about a graphics processor.
+fn describe(adapter: &Adapter) -> Vec<String> {
+    let kind =
+        if adapter.is_software { "; a program on the CPU, taken only when asked for by number" } else { "" };
+    let mut lines = vec![
+        format!("gpu:{}  {}", adapter.index, printable(&adapter.name)),
+        format!("     {} {}{kind}", adapter.backend, printable(&adapter.driver)),
+    ];
+    if adapter.lacks.is_empty() {
+        let f16 = if adapter.has_f16 { ", f16" } else { "" };
+        let buffer = adapter.max_binding_bytes >> 20;
+        lines.push(format!("     precisions: f32{f16}; activations up to {buffer} MiB"));
+    } else {
+        lines.push(format!("     can't be used: {}", adapter.lacks.join("; ")));
+    }
+    lines
 }
 
 /// The values of `key` in a file with lines `key: value`.

@@ -5,6 +5,7 @@ mod built_in;
 mod checkpoints;
 mod fetch;
 mod forward;
+mod gpu;
 mod models;
 mod policies;
 mod predict;

@@ -59,8 +59,7 @@ fn wrong_usage_exits_with_2_and_names_the_value() {
 #[test]
 fn what_is_not_built_in_is_an_error() {
     let place = Place::new();
-    for args in [["--device", "gpu"], ["--device", "gpu:1"], ["--precision", "int8"], ["--precision", "f16"]]
-    {
+    for args in [["--device", "gpu:99"], ["--precision", "int8"], ["--precision", "f16"]] {
         let run = place.run(&[&["predict"], &args[..]].concat()).expect(1).says(&["error: "]);
         assert!(run.stdout.is_empty());
     }
@@ -70,7 +69,7 @@ fn what_is_not_built_in_is_an_error() {
 fn devices_lists_the_cpu() {
     let run = Place::new().run(&["devices"]).expect(0);
     assert!(run.stdout.contains("cpu") && run.stdout.contains("scalar"), "{}", run.stdout);
-    assert!(run.stdout.contains("no GPU backend"), "{}", run.stdout);
+    assert!(run.stdout.lines().any(|line| line.starts_with("gpu")), "{}", run.stdout);
     for text in ["features: ", "threads can run at once"] {
         assert!(run.stdout.contains(text), "{}", run.stdout);
     }

@@ -1,5 +1,6 @@
 //! `ferroyolo bench`: latency and throughput of the network alone and end to end.
 
+mod check;
 mod policies;
 
 use std::borrow::Cow;
@@ -11,10 +12,11 @@ use ferroyolo::{Head, Image, PredictOptions, Tensor};
 use serde::Serialize;
 
 use super::input_size;
-use crate::args::Bench;
+use crate::args::{Bench, precision_name};
 use crate::error::{Error, Outcome, Result};
 use crate::input::sources::{SAMPLE, SAMPLE_NAME};
 use crate::model;
+use crate::output::console::{notice, printable};
 use crate::output::file::refuse_to_overwrite;
 use crate::output::json::{JsonSink, is_stdout, print_line};
 
@@ -70,6 +72,10 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
     let mut session = loaded.model.session();
 
     let images = random_images([args.batch, 3, imgsz[0], imgsz[1]])?;
+    if args.check {
+        let worst = check::against_cpu(args, &mut session, &images)?;
+        notice(&format!("raw outputs agree with the CPU's to {worst:.1e} of the largest value of a row"));
+    }
     // One head, as the other engines run it and as `predict` reads it.
     let latency_ms =
         measure(args, || session.run_head(&images, Head::Auto).map(|_| ()).map_err(Error::from))?;
@@ -84,8 +90,8 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
 
     let report = Report {
         model: loaded.name,
-        device: "cpu",
-        precision: "f32",
+        device: if loaded.model.adapter().is_some() { "gpu" } else { "cpu" },
+        precision: precision_name(args.model.precision),
         threads: loaded.model.threads(),
         imgsz,
         batch: args.batch,
@@ -98,7 +104,9 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
         weights_bytes: loaded.model.weights_bytes(),
     };
     if !args.json.as_deref().is_some_and(is_stdout) {
-        print_line(&table(&report, loaded.model.isa_name()))?;
+        let adapter = loaded.model.adapter().map(|adapter| printable(&adapter.name));
+        let processor = adapter.as_deref().unwrap_or_else(|| loaded.model.isa_name());
+        print_line(&table(&report, processor))?;
     }
     if let Some(target) = &args.json {
         JsonSink::open(target, loaded.path.as_deref())?.write(&report)?;
@@ -187,14 +195,14 @@ fn peak_rss_of(pid: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn table(report: &Report, isa: &str) -> String {
+fn table(report: &Report, processor: &str) -> String {
     let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
     let row = |name: &str, t: Latency| {
         format!("{name:<14}{:>9.2}{:>9.2}{:>9.2}{:>9.2}\n", t.min, t.p50, t.p90, t.mean)
     };
     let [h, w] = report.imgsz;
     format!(
-        "{model}  {h}x{w}  batch {batch}  {device} {isa}  {precision}  {threads} thread(s)  {runs} runs\n\
+        "{model}  {h}x{w}  batch {batch}  {device} {processor}  {precision}  {threads} thread(s)  {runs} runs\n\
          {ms:<14}{min:>9}{p50:>9}{p90:>9}{mean:>9}\n{network}{end_to_end}\
          {fps:.1} images/s end to end; memory: {peak}arena {arena:.1} MiB, weights {weights:.1} MiB",
         model = report.model,

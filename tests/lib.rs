@@ -5,7 +5,7 @@ mod agreement;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ferroyolo::{Model, ModelOptions, Tensor};
+use ferroyolo::{Adapter, Device, Model, ModelOptions, Precision, Tensor, adapters};
 use ferroyolo_tools::{Checkpoint, ConvertOptions};
 
 pub use agreement::{Agreement, agreement, configurations};
@@ -40,6 +40,25 @@ pub fn shared(test: &str) -> Option<PathBuf> {
     let required = is_set("CI", "true") || is_set("FERROYOLO_REQUIRE_SHARED", "1");
     assert!(!required, "{test}: no reference data at {}", folder.display());
     eprintln!("skipped: {test}: no reference data at {}", folder.display());
+    None
+}
+
+/// Options for the first usable graphics processor, or program that stands in for one, with this precision; `None`
+/// after saying that a test is skipped. Panics if there is none where it has to be there: with `CI=true`.
+#[must_use]
+pub fn gpu(test: &str, precision: Precision) -> Option<ModelOptions> {
+    let usable =
+        |adapter: &Adapter| adapter.lacks.is_empty() && (precision != Precision::F16 || adapter.has_f16);
+    if let Some(adapter) = adapters().into_iter().find(usable) {
+        return Some(ModelOptions {
+            device: Device::Gpu(Some(adapter.index)),
+            precision,
+            ..ModelOptions::default()
+        });
+    }
+    let required = std::env::var("CI").is_ok_and(|got| got == "true");
+    assert!(!required, "{test}: no adapter for {precision:?}");
+    eprintln!("skipped: {test}: no adapter for {precision:?}; Debian's mesa-vulkan-drivers have one");
     None
 }
 

@@ -3,6 +3,7 @@
 mod agreement;
 mod bad_models;
 mod compile_fail;
+mod gpu;
 mod policies;
 mod repeatability;
 mod tasks;

@@ -1,6 +1,5 @@
 //! Rules of the house that a program can check.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -168,8 +167,13 @@ fn ops_have_a_definition_and_a_kernel() {
         }
         n_ops += 1;
         let name = entry.file_name().expect("a name").to_string_lossy().into_owned();
-        // A slice is a view: there is nothing to compute.
-        let wanted: &[&str] = if name == "slice" { &["mod.rs"] } else { &["mod.rs", "cpu.rs"] };
+        let wanted: &[&str] = match name.as_str() {
+            // A view: there is nothing to compute.
+            "slice" => &["mod.rs"],
+            // The job is that of `upsample`.
+            "upsample_like" => &["mod.rs", "cpu.rs"],
+            _ => &["mod.rs", "cpu.rs", "gpu.rs"],
+        };
         missing.extend(
             wanted.iter().filter(|file| !entry.join(file).is_file()).map(|file| format!("{name}/{file}")),
         );
@@ -179,20 +183,30 @@ fn ops_have_a_definition_and_a_kernel() {
 }
 
 #[test]
-fn shaders_are_listed_and_owned_by_an_op() {
+fn shaders_are_listed_and_used_by_an_op() {
     let list = text(Path::new("shaders/lib.rs"));
+    let jobs: String = with_extensions(&["rs"])
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("crates/engine/src/ops") && path.ends_with("gpu.rs"))
+        .map(|(_, text)| text)
+        .collect();
     let shaders = with_extensions(&["wgsl"]);
     assert!(!shaders.is_empty(), "found no shaders");
-    let strays = shaders.iter().map(|(path, _)| path).filter(|path| {
-        let inside = path.strip_prefix("shaders").ok().and_then(Path::to_str);
-        inside.is_none_or(|inside| !list.contains(&format!("include_str!(\"{inside}\")")))
-    });
-    none("shaders that shaders/lib.rs does not list", strays.map(|path| path.display().to_string()));
-    let named = list.lines().filter_map(|line| line.trim().strip_prefix("op: \"")?.split('"').next());
-    let ops: BTreeSet<&str> = named.collect();
-    assert!(!ops.is_empty(), "shaders/lib.rs names no op");
-    let unknown = ops.iter().filter(|op| !root().join("crates/engine/src/ops").join(op).is_dir());
-    none("shaders of ops that do not exist", unknown.map(ToString::to_string));
+    let is_stray = |path: &&PathBuf| {
+        let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+        if path.starts_with("shaders/shared") {
+            return !list.contains(&format!("include_str!(\"shared/{stem}.wgsl\")"));
+        }
+        let constant = stem.to_uppercase();
+        !list.contains(&format!("shader!({constant}, \"{stem}\", "))
+            || !jobs.contains(&format!("shader: {constant},"))
+                && !jobs.contains(&format!("elementwise({constant},"))
+    };
+    let strays = shaders.iter().map(|(path, _)| path).filter(is_stray);
+    none(
+        "shaders that shaders/lib.rs does not list or no op uses",
+        strays.map(|path| path.display().to_string()),
+    );
 }
 
 #[test]

@@ -1,0 +1,122 @@
+//! Networks on a graphics processor, or the program that stands in for one, against PyTorch and against the CPU.
+
+use std::path::PathBuf;
+use std::thread;
+
+use ferroyolo::{Device, ErrorKind, Image, Model, ModelOptions, Precision, PredictOptions, adapters};
+use ferroyolo_tests::{agreement, convert, demo_bytes, gpu, load, read, root, shared, tensors};
+
+/// Largest differences of 16-bit floats from PyTorch's 32 bits on the small networks in `tests/goldens`: in pixels, of
+/// scores, of other values. Random weights make the sizes of boxes large, YOLOX takes the exponential of them.
+const F16_TOLERANCES: [f32; 3] = [10.0, 0.03, 0.25];
+
+fn goldens() -> Vec<(String, Vec<u8>)> {
+    let folder = root().join("tests/goldens");
+    let entries =
+        std::fs::read_dir(&folder).expect("the goldens").map(|entry| entry.expect("an entry").path());
+    let models: Vec<PathBuf> =
+        entries.filter(|path| path.to_string_lossy().ends_with(".model.safetensors")).collect();
+    assert!(models.len() >= 13, "found only {} goldens", models.len());
+    let name = |path: &PathBuf| {
+        path.file_name().expect("a name").to_string_lossy().replace(".model.safetensors", "")
+    };
+    let mut all: Vec<_> = models.iter().map(|path| (name(path), read(path))).collect();
+    all.push(("demo".into(), demo_bytes()));
+    all
+}
+
+#[test]
+fn narrow_networks_agree_with_pytorch_on_the_gpu() {
+    let Some(options) = gpu("narrow_networks_agree_with_pytorch_on_the_gpu", Precision::F32) else { return };
+    for (name, bytes) in goldens() {
+        let model = load(&name, &bytes, &options);
+        let golden = tensors(&root().join(format!("tests/goldens/{name}.safetensors")));
+        let differences = agreement(&model, &golden);
+        assert!(differences.is_close(), "{name}: {differences}");
+    }
+}
+
+#[test]
+fn narrow_networks_are_near_pytorch_with_half_precision() {
+    let Some(options) = gpu("narrow_networks_are_near_pytorch_with_half_precision", Precision::F16) else {
+        return;
+    };
+    let [pixels, scores, others] = F16_TOLERANCES;
+    for (name, bytes) in goldens() {
+        let model = load(&name, &bytes, &options);
+        let golden = tensors(&root().join(format!("tests/goldens/{name}.safetensors")));
+        let differences = agreement(&model, &golden);
+        let is_near = differences.pixels.is_none_or(|got| got <= pixels)
+            && differences.scores.is_none_or(|got| got <= scores)
+            && differences.others.is_none_or(|got| got <= others);
+        eprintln!("{name}: {differences}");
+        assert!(is_near, "{name}: {differences}");
+    }
+}
+
+#[test]
+fn reference_networks_agree_with_pytorch_on_the_gpu() {
+    let test = "reference_networks_agree_with_pytorch_on_the_gpu";
+    let (Some(shared), Some(options)) = (shared(test), gpu(test, Precision::F32)) else { return };
+    for name in ["yolov8", "yolov10n", "yolo11", "yolo11-seg", "yolo12", "yolo26-pose"] {
+        let stem = shared.join("reference/checkpoints").join(name);
+        let model = load(name, &convert(&stem.with_extension("pt")), &options);
+        let differences = agreement(&model, &tensors(&stem.with_extension("safetensors")));
+        assert!(differences.is_close(), "{name}: {differences}");
+    }
+}
+
+/// Launching is what small networks wait for.
+#[test]
+fn branches_of_a_head_go_together() {
+    let test = "branches_of_a_head_go_together";
+    let (Some(shared), Some(options)) = (shared(test), gpu(test, Precision::F32)) else { return };
+    for (name, most) in [("yolov8n-released", 60), ("yolo11n-released", 75)] {
+        let model = load(name, &convert(&shared.join("released").join(format!("{name}.pt"))), &options);
+        let mut session = model.session();
+        assert_eq!(session.dispatches(), None);
+        let image = Image::open(root().join("crates/cli/assets/sample.png")).expect("the sample picture");
+        session.predict(&[&image], &PredictOptions::default()).expect("a run");
+        let dispatches = session.dispatches().expect("a run on a GPU");
+        eprintln!("{name}: {dispatches} dispatches");
+        assert!(dispatches <= most, "{name}: {dispatches} dispatches, expected at most {most}");
+    }
+}
+
+#[test]
+fn threads_share_a_device() {
+    let Some(options) = gpu("threads_share_a_device", Precision::F32) else { return };
+    let model = load("demo", &demo_bytes(), &options);
+    let image = Image::open(root().join("crates/cli/assets/sample.png")).expect("the sample picture");
+    let find = |model: &Model| {
+        let results = model.predict(&image, &PredictOptions::default()).expect("a run");
+        results.to_json()["results"].to_string()
+    };
+    let alone = find(&model);
+    assert!(alone.contains("confidence"), "nothing was found: {alone}");
+    for n_threads in [2, 8] {
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(|| find(&model))).collect();
+            for thread in threads {
+                assert_eq!(thread.join().expect("no panic"), alone);
+            }
+        });
+    }
+}
+
+#[test]
+fn adapters_that_are_not_there_are_told() {
+    let options = ModelOptions { device: Device::Gpu(Some(adapters().len())), ..ModelOptions::default() };
+    let error = Model::from_bytes("demo", &demo_bytes(), &options).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Device);
+    assert!(error.to_string().contains("there is no adapter"), "{error}");
+}
+
+#[test]
+fn a_program_is_never_taken_for_a_graphics_processor() {
+    let options = ModelOptions { device: Device::Gpu(None), ..ModelOptions::default() };
+    match Model::from_bytes("demo", &demo_bytes(), &options) {
+        Ok(model) => assert!(!model.adapter().expect("a GPU").is_software),
+        Err(error) => assert_eq!(error.kind(), ErrorKind::Device),
+    }
+}

@@ -86,7 +86,7 @@ fn cache_directory() -> Option<PathBuf> {
 
 /// What to do without the network.
 fn by_hand(cache: &Path, known: &WellKnown) -> String {
-    let (url, cache) = (known.url(), cache.display());
+    let (url, cache) = (known.shown_url(), cache.display());
     format!(
         "download {url} ({license}) and put it into {cache}, or give its path",
         license = known.publisher.license
@@ -183,7 +183,7 @@ fn hex(hasher: Sha256) -> String {
 
 /// Fetches the model into `cache`.
 fn fetch(cache: &Path, known: &WellKnown, lock: &Lock, access: Access) -> Result<PathBuf> {
-    let url = known.url();
+    let url = known.shown_url();
     let limits = Limits { max_bytes: MAX_BYTES, patience: patience()?, total: TOTAL };
     let failed = |error: Error| {
         let (file, reason) = (&known.file, error.chain());
@@ -193,7 +193,7 @@ fn fetch(cache: &Path, known: &WellKnown, lock: &Lock, access: Access) -> Result
         let (publisher, license) = (known.publisher.name, known.publisher.license);
         console::notice(&format!("{url}: fetching; the weights are {publisher}'s, under {license}"));
     }
-    let mut body = http::get(&url, limits).map_err(failed)?;
+    let mut body = http::get(&known.url(), limits).map_err(failed)?;
     let mut part = Part::create(cache, known, lock)?;
     let progress = Download::new(body.length(), !access.quiet);
     let mut hasher = Sha256::new();

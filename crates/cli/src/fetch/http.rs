@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
+use super::url::hide_passwords;
 use crate::error::{Error, Result};
 
 /// Bytes that are handed over at a time, at most.
@@ -54,7 +55,7 @@ pub fn get(url: &str, limits: Limits) -> Result<Body> {
     let request = move || {
         let part = match transfer(&asked, limits, &sender) {
             Ok(()) => Part::End,
-            Err(reason) => Part::Failed(reason),
+            Err(reason) => Part::Failed(hide_passwords(&reason, &[asked])),
         };
         // Nobody may listen any more.
         let _ = sender.send(part);

@@ -1,5 +1,7 @@
 //! Published models, by their names.
 
+use super::url;
+
 /// A published model.
 #[derive(Debug, PartialEq, Eq)]
 pub struct WellKnown {
@@ -83,6 +85,13 @@ impl WellKnown {
         let mirror = std::env::var(BASE_URL).ok().filter(|base| !base.is_empty());
         let base = mirror.as_deref().unwrap_or(self.publisher.base_url);
         format!("{}/{}", base.trim_end_matches('/'), self.file)
+    }
+
+    /// [`WellKnown::url`] without the password in it, to be shown.
+    pub fn shown_url(&self) -> String {
+        let url = self.url();
+        // A mirror that was set without a scheme is no URL, but may hold a password all the same.
+        if url.contains("://") { url::without_password(&url) } else { url::hide_login(&url) }
     }
 
     /// What the file's SHA-256 may be, in lower case; nothing if that is not known.

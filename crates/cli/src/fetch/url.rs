@@ -43,12 +43,39 @@ pub fn without_password(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
-    match authority.rsplit_once('@') {
-        Some((user, host)) => {
-            let user = user.split(':').next().unwrap_or_default();
-            format!("{scheme}://{user}:***@{host}{path}")
+    format!("{scheme}://{}{path}", hide_login(authority))
+}
+
+/// `text`, which another program wrote, without the passwords of URLs in it; those of `known` are found in any form.
+pub fn hide_passwords(text: &str, known: &[String]) -> String {
+    let mut text = text.to_owned();
+    for url in known {
+        text = text.replace(url, &without_password(url));
+        let authority = url.split_once("://").map_or(&**url, |(_, rest)| rest).split(['/', '?', '#']).next();
+        // A program may tell a part of the URL only.
+        if let Some((login, _)) = authority.and_then(|authority| authority.rsplit_once('@')) {
+            let login = format!("{login}@");
+            text = text.replace(&login, &hide_login(&login));
         }
-        None => url.into(),
+    }
+    let mut hidden = String::new();
+    let mut rest = text.as_str();
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + "://".len());
+        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#');
+        let (authority, after) = after.split_at(after.find(ends).unwrap_or(after.len()));
+        hidden.push_str(before);
+        hidden.push_str(&hide_login(authority));
+        rest = after;
+    }
+    hidden + rest
+}
+
+/// The host of a URL with the user before it, if one is named, but without the password.
+pub fn hide_login(authority: &str) -> String {
+    match authority.rsplit_once('@') {
+        Some((user, host)) => format!("{}:***@{host}", user.split(':').next().unwrap_or_default()),
+        None => authority.into(),
     }
 }
 
@@ -101,6 +128,23 @@ mod tests {
             ("a.jpg", "a.jpg"),
         ] {
             assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[test]
+    fn passwords_in_foreign_text_are_not_shown() {
+        let known = ["rtsp://me:se'cr et@cam:554/1".to_owned()];
+        for (text, shown) in [
+            ("rtsp://me:se'cr et@cam:554/1: refused", "rtsp://me:***@cam:554/1: refused"),
+            ("[rtsp @ 0x5] login me:se'cr et@ failed", "[rtsp @ 0x5] login me:***@ failed"),
+            (
+                "from 'http://a/b@c' to http://you:other@d/e and tcp://f",
+                "from 'http://a/b@c' to http://you:***@d/e and tcp://f",
+            ),
+            ("nothing://", "nothing://"),
+            ("", ""),
+        ] {
+            assert_eq!(hide_passwords(text, &known), shown);
         }
     }
 

@@ -130,6 +130,34 @@ fn answers_that_are_no_model_are_told() {
 }
 
 #[test]
+fn the_password_of_a_mirror_is_not_told() {
+    let place = Place::new();
+    let server = Server::start(|path| match path {
+        "a/yolov9t.pt" => Reply::File(checkpoint()),
+        "a/yolov9s.pt" => Reply::File(b"no model".to_vec()),
+        "a/yolov8n.pt" => Reply::File(b"another one".to_vec()),
+        _ => Reply::Status(403),
+    });
+    let mirror = server.url("a").replace("http://", "http://me:secret@");
+    let bare = mirror.trim_start_matches("http://");
+    for (name, assets) in [
+        ("yolov9t", &*mirror),
+        ("yolov9s", &mirror),
+        ("yolov8n", &mirror),
+        ("yolov9c", &mirror),
+        ("yolov9e", bare),
+        ("yolov9m", "me:secret@ no URL"),
+    ] {
+        let run = fetch(&place, name, assets).expect(1);
+        assert!(!run.stderr.contains("secret"), "{}", run.stderr);
+        assert!(run.stderr.contains("me:***@"), "{}", run.stderr);
+    }
+    let command = place.online(&["predict", "-m", "yolo11n", "--offline"], &mirror);
+    let run = place.finish(command).expect(1).says(&["http://me:***@"]);
+    assert!(!run.stderr.contains("secret"), "{}", run.stderr);
+}
+
+#[test]
 fn redirects_are_followed_but_not_for_ever() {
     let place = Place::new();
     let server = Server::start(|path| match path {

@@ -133,6 +133,10 @@ fn passwords_are_not_told() {
     let run = place.finish(place.online(&["predict", "--json", "-", "-s", &url], "")).expect(1);
     assert!(!run.stdout.contains("secret") && !run.stderr.contains("secret"), "{}{}", run.stdout, run.stderr);
     assert!(run.stdout.contains("http://me:***@127.0.0.1"), "{}", run.stdout);
+    // What ffprobe says names the URL too.
+    let url = server.url("absent.mp4").replace("http://", "http://me:secret@");
+    let run = place.finish(place.online(&["predict", "--json", "-", "-s", &url], "")).expect(1);
+    assert!(!run.stdout.contains("secret") && !run.stderr.contains("secret"), "{}{}", run.stdout, run.stderr);
 }
 
 #[cfg(unix)]

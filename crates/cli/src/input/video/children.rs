@@ -1,11 +1,14 @@
 //! Child processes that never outlive this one's interest in them.
 
+use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::process::{self, ChildStdin, ChildStdout, Command, ExitStatus};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use crate::fetch::url;
 
 /// How often a wait for the end of a child looks.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -49,7 +52,9 @@ impl Children {
         state.running.push((id, child));
         drop(state);
         // Whatever fails from here on ends the child.
-        let mut child = Child { registry: Arc::clone(&self.0), id, stdin, stdout, stderr: None };
+        let urls = command.get_args().filter_map(OsStr::to_str).filter(|arg| url::kind(arg).is_some());
+        let urls = urls.map(str::to_owned).collect();
+        let mut child = Child { registry: Arc::clone(&self.0), id, stdin, stdout, stderr: None, urls };
         if let Some(stderr) = stderr {
             let follow = move || read_end(stderr);
             child.stderr = Some(thread::Builder::new().name("ffmpeg-stderr".into()).spawn(follow)?);
@@ -83,6 +88,8 @@ pub struct Child {
     /// Its standard output, if that is piped.
     pub stdout: Option<ChildStdout>,
     stderr: Option<JoinHandle<Vec<u8>>>,
+    /// Its arguments that may hold a password.
+    urls: Vec<String>,
 }
 
 impl Child {
@@ -118,10 +125,10 @@ impl Child {
         }
     }
 
-    /// The end of what it wrote to its standard error, after its end; once only.
+    /// The end of what it wrote to its standard error, after its end and without passwords; once only.
     pub fn stderr_text(&mut self) -> String {
         let bytes = self.stderr.take().and_then(|follower| follower.join().ok()).unwrap_or_default();
-        String::from_utf8_lossy(&bytes).into_owned()
+        url::hide_passwords(&String::from_utf8_lossy(&bytes), &self.urls)
     }
 
     /// The last lines of it, in one.
@@ -150,20 +157,28 @@ fn end(child: &mut process::Child) {
 /// Reads to the end and gives the last part, which begins with a whole line if it is not all.
 fn read_end(mut from: impl Read) -> Vec<u8> {
     let mut kept = Vec::new();
+    let mut is_cut = false;
     let mut chunk = [0; 1024];
     loop {
         match from.read(&mut chunk) {
-            Ok(0) => return kept,
+            Ok(0) => break,
             Ok(n_bytes) => {
                 kept.extend_from_slice(&chunk[..n_bytes]);
                 if kept.len() > 2 * KEPT {
                     kept.drain(..kept.len() - KEPT);
+                    is_cut = true;
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(_) => return kept,
+            Err(_) => break,
         }
     }
+    if is_cut {
+        // The rest of a URL that was cut could not be told from other text any more.
+        let n_bytes = kept.iter().position(|&byte| byte == b'\n').map_or(kept.len(), |end| end + 1);
+        kept.drain(..n_bytes);
+    }
+    kept
 }
 
 /// The last few lines of `text`, one after the other, without ffmpeg's marks of places in memory.
@@ -195,6 +210,8 @@ mod tests {
         assert_eq!(last_lines(""), "");
         let long = "x\n".repeat(100_000);
         assert!(read_end(long.as_bytes()).len() <= 2 * KEPT);
+        let cut = format!("rtsp://me:{}@cam\nlast", "secret".repeat(3000));
+        assert_eq!(read_end(cut.as_bytes()), b"last");
     }
 
     #[cfg(unix)]
@@ -226,6 +243,15 @@ mod tests {
             // Its standard error has ended with it.
             let told = child.complaints();
             assert!(told.is_empty() || told == "no", "{told}");
+        }
+
+        #[test]
+        fn passwords_of_arguments_are_not_told() {
+            let mut command = shell("echo $0: refused >&2; echo for me:secret@ >&2");
+            command.arg("rtsp://me:secret@cam/1");
+            let mut child = Children::default().start(&mut command).unwrap();
+            assert!(child.wait(Duration::from_secs(1000)).unwrap().unwrap().success());
+            assert_eq!(child.complaints(), "rtsp://me:***@cam/1: refused; for me:***@");
         }
 
         #[test]

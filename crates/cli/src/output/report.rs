@@ -117,14 +117,16 @@ impl Report {
             }
             self.progress.aside(|| json.write(&object))?;
         }
-        if let Some(saver) = &mut self.saver
-            && let Err(error) = match image {
+        if let Some(saver) = &mut self.saver {
+            let ended = saver.turn_to(label);
+            let saved = match image {
                 Some(image) => saver.save(label, image, results),
                 None => Err(Error::failed(format!("{}: not saved, its pixels are gone", path.display()))),
+            };
+            for error in [ended, saved].into_iter().filter_map(Result::err) {
+                self.n_failures += 1;
+                self.progress.aside(|| console::error(&error));
             }
-        {
-            self.n_failures += 1;
-            self.progress.aside(|| console::error(&error));
         }
         self.progress.step();
         Ok(())

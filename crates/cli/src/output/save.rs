@@ -45,6 +45,8 @@ struct Current {
     video: Arc<Video>,
     stem: String,
     writer: Writer,
+    /// Whether it was counted among what is saved, where no annotated video is; else it is when that is whole.
+    is_counted: bool,
 }
 
 /// How far an annotated video is.
@@ -98,12 +100,21 @@ impl Saver {
         Ok(Some(saver))
     }
 
-    /// Saves what is wanted of one picture, or of a frame, for which its number is added to the video's name.
+    /// Turns to what `label` names, before it is saved; the error is that of the video before, which ends here.
+    pub fn turn_to(&mut self, label: &Label) -> Result<()> {
+        let Some(place) = &label.place else { return self.finish() };
+        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.video, &place.video)) {
+            return Ok(());
+        }
+        let ended = self.finish();
+        let stem = self.names.take(&stem_of(&label.path));
+        let (video, writer) = (Arc::clone(&place.video), Writer::NotBegun);
+        self.current = Some(Current { video, stem, writer, is_counted: false });
+        ended
+    }
+
+    /// Saves what is wanted of the picture, or of the frame, that was turned to; a frame adds its number to the name.
     pub fn save(&mut self, label: &Label, image: &Image, results: &Results) -> Result<()> {
-        let is_new = match &label.place {
-            Some(place) => self.follow(&label.path, &place.video)?,
-            None => self.finish().map(|()| true)?,
-        };
         let stem = match (&label.place, &self.current) {
             (Some(place), Some(current)) => {
                 let stem = format!("{}_{}", current.stem, place.number);
@@ -141,32 +152,28 @@ impl Saver {
                 self.save_map("masks", &format!("{stem}_{}", idx + 1), masks.to_png(idx))?;
             }
         }
-        self.n_saved += usize::from(is_new);
+        match &mut self.current {
+            Some(current) => {
+                let is_new = !self.pictures && !std::mem::replace(&mut current.is_counted, true);
+                self.n_saved += usize::from(is_new);
+            }
+            None => self.n_saved += 1,
+        }
         Ok(())
     }
 
     /// Ends the video whose frames were saved last, if there is one.
     pub fn finish(&mut self) -> Result<()> {
-        match self.current.take() {
-            Some(Current { writer: Writer::Open(writer), .. }) => writer.finish(),
-            _ => Ok(()),
+        if let Some(Current { writer: Writer::Open(writer), .. }) = self.current.take() {
+            self.last = writer.finish()?;
+            self.n_saved += 1;
         }
-    }
-
-    /// Turns to `video`; whether it is another one than before.
-    fn follow(&mut self, path: &Path, video: &Arc<Video>) -> Result<bool> {
-        if self.current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.video, video)) {
-            return Ok(false);
-        }
-        let ended = self.finish();
-        let stem = self.names.take(&stem_of(path));
-        self.current = Some(Current { video: Arc::clone(video), stem, writer: Writer::NotBegun });
-        ended.map(|()| true)
+        Ok(())
     }
 
     /// Adds a frame to the annotated video. After a failure, which is told once, there is none.
     fn save_frame(&mut self, path: &Path, image: &Image, results: &Results) -> Result<()> {
-        let Some(Current { video, stem, writer }) = &self.current else { return Ok(()) };
+        let Some(Current { video, stem, writer, .. }) = &self.current else { return Ok(()) };
         let written = match writer {
             Writer::Failed => return Ok(()),
             Writer::Open(_) => Ok(None),
@@ -176,7 +183,6 @@ impl Saver {
                 let writer = self
                     .refuse_own(path)
                     .and_then(|()| VideoWriter::create(&self.tools, &target, image.shape(), &rate));
-                self.last = target;
                 writer.map(Some)
             }
         };

@@ -70,9 +70,9 @@ impl VideoWriter {
         }
     }
 
-    /// Ends the file and gives it its name.
-    pub fn finish(mut self) -> Result<()> {
-        self.end()
+    /// Ends the file and gives it its name, which is returned.
+    pub fn finish(mut self) -> Result<PathBuf> {
+        self.end().map(|()| std::mem::take(&mut self.target))
     }
 
     fn end(&mut self) -> Result<()> {

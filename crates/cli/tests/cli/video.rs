@@ -351,6 +351,41 @@ fn an_encoder_that_fails_is_told_once_and_costs_no_result() {
 
 #[cfg(unix)]
 #[test]
+fn an_encoder_that_fails_at_the_end_costs_nothing_of_what_follows() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    for name in ["a.mp4", "b.mp4", "c.mp4", "e.mp4"] {
+        mp4(&place, name);
+    }
+    place.picture("d.png", 50, 50);
+    // Every other annotated video fails when all of its frames are there.
+    let script = "case \"$*\" in *rawvideo*) if [ -e failed ]; then rm failed; else
+        touch failed; cat >/dev/null; echo 'the disk is full' >&2; exit 1; fi;; esac
+        exec $REAL \"$@\"";
+    let args = ["predict", "--save", "out", "--save-txt", "-s", "a.mp4", "b.mp4", "c.mp4", "d.png"];
+    let run = run_with_ffmpeg(&place, script, &args).expect(1);
+    assert_eq!(run.stdout.lines().count(), 3 * N_FRAMES + 1);
+    for name in ["a", "c"] {
+        assert!(run.stderr.contains(&format!("out/{name}.mp4: ffmpeg failed")), "{}", run.stderr);
+    }
+    assert_eq!(run.stderr.matches("the disk is full").count(), 2, "{}", run.stderr);
+    assert!(run.stderr.contains("saved results of 2 source(s) in out"), "{}", run.stderr);
+    let files = place.files("out");
+    let n_labels = files.iter().filter(|name| name.starts_with("labels/")).count();
+    assert_eq!(n_labels, 3 * N_FRAMES + 1);
+    assert_eq!(files[..2], ["b.mp4", "d.png"]);
+    assert_eq!(files.len(), n_labels + 2, "{files:?}");
+    assert_eq!(probed(&place.path("out/b.mp4"), "nb_read_frames"), N_FRAMES.to_string());
+    // Alone it counts for nothing.
+    std::fs::remove_file(place.path("failed")).expect("an odd number");
+    let run = run_with_ffmpeg(&place, script, &["predict", "--save", "none", "-s", "e.mp4"]).expect(1);
+    assert!(!run.stderr.contains("saved"), "{}", run.stderr);
+}
+
+#[cfg(unix)]
+#[test]
 fn a_decoder_that_dies_is_told_after_its_frames() {
     if !has_ffmpeg() {
         return;

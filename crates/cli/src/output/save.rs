@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ferroyolo::{Image, Results};
 
-use super::file::write_atomically;
+use super::file::{is_same_file, write_atomically};
 use super::labels;
 use super::unique::{UniqueNames, as_component};
 use super::video::VideoWriter;
@@ -128,8 +128,8 @@ impl Saver {
             if label.place.is_some() {
                 self.save_frame(&label.path, image, results)?;
             } else {
-                self.refuse_own(&label.path)?;
                 let target = self.directory.join(format!("{stem}.{}", saved_extension(&label.path)));
+                self.refuse_own(&label.path, &target)?;
                 results.plot(image).save(&target).map_err(|error| Error::at(&target, error))?;
                 self.last = target;
             }
@@ -181,7 +181,7 @@ impl Saver {
                 let target = self.directory.join(format!("{stem}.mp4"));
                 let rate = video.rate.with_stride(video.stride);
                 let writer = self
-                    .refuse_own(path)
+                    .refuse_own(path, &target)
                     .and_then(|()| VideoWriter::create(&self.tools, &target, image.shape(), &rate));
                 writer.map(Some)
             }
@@ -202,8 +202,14 @@ impl Saver {
         written
     }
 
-    /// Errors if the source at `path` lies where pictures are saved; sources from stdin are known only late.
-    fn refuse_own(&self, path: &Path) -> Result<()> {
+    /// Errors if the source at `path` lies where pictures are saved, or is what `target` would replace.
+    ///
+    /// Sources from stdin are known only late, and a link leads elsewhere than its directory says.
+    fn refuse_own(&self, path: &Path, target: &Path) -> Result<()> {
+        if is_same_file(path, target) {
+            let (path, target) = (path.display(), target.display());
+            return Err(Error::failed(format!("{path}: not saved, {target} is the source itself")));
+        }
         if self.is_own(path.parent().unwrap_or(Path::new(""))) && path.is_file() {
             let (path, directory) = (path.display(), self.directory.display());
             return Err(Error::failed(format!("{path}: not saved, {directory} holds the picture itself")));

@@ -63,6 +63,28 @@ fn the_sources_own_directory_is_refused() {
     assert_eq!(std::fs::read(&picture).expect("the picture"), before);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_source_behind_a_link_is_not_overwritten() {
+    use std::os::unix::fs::symlink;
+
+    let place = Place::new();
+    let picture = place.picture("out/a.png", 60, 60);
+    place.picture("out/b.png", 60, 60);
+    let before = std::fs::read(&picture).expect("the picture");
+    std::fs::create_dir(place.path("in")).expect("a directory");
+    symlink(&picture, place.path("in/a.png")).expect("a link");
+    std::fs::hard_link(place.path("out/b.png"), place.path("in/b.png")).expect("a link");
+    place.picture("in/c.png", 60, 60);
+    let run = place.run(&["predict", "-s", "in", "--save", "out"]).expect(1);
+    let run = run.says(&["in/a.png: not saved, out/a.png is the source itself", "in/b.png: not saved"]);
+    assert_eq!(run.stdout.lines().count(), 3, "{}", run.stdout);
+    assert!(run.stderr.contains("saved out/c.png"), "{}", run.stderr);
+    for name in ["out/a.png", "out/b.png"] {
+        assert_eq!(std::fs::read(place.path(name)).expect("the picture"), before, "{name}");
+    }
+}
+
 #[test]
 fn labels_are_shares_of_the_picture() {
     let place = Place::new();

@@ -537,6 +537,28 @@ fn the_sources_own_directory_is_not_written_to() {
     assert_eq!(place.files("in"), ["clip.mp4"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_video_behind_a_link_is_not_overwritten() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    mp4(&place, "out/clip.mp4");
+    let before = std::fs::read(place.path("out/clip.mp4")).expect("the video");
+    std::os::unix::fs::symlink(place.path("out/clip.mp4"), place.path("clip.mp4")).expect("a link");
+    let run = place.run(&["predict", "-s", "clip.mp4", "--save", "out"]).expect(1);
+    assert_eq!(run.stdout.lines().count(), N_FRAMES);
+    assert_eq!(
+        run.stderr.matches("not saved, out/clip.mp4 is the source itself").count(),
+        1,
+        "{}",
+        run.stderr
+    );
+    assert_eq!(std::fs::read(place.path("out/clip.mp4")).expect("the video"), before);
+    assert_eq!(place.files("out"), ["clip.mp4"]);
+}
+
 #[test]
 fn names_are_no_options_and_no_protocols() {
     if !has_ffmpeg() {

@@ -18,7 +18,7 @@ use super::known::WellKnown;
 use super::{is_offline, patience};
 use crate::error::{Error, Result};
 use crate::output::console::{self, Download};
-use crate::output::file::write_atomically;
+use crate::output::file::{create_beside, write_atomically};
 
 /// Far more than any published model has.
 const MAX_BYTES: u64 = 4 << 30;
@@ -241,12 +241,15 @@ struct Part {
 }
 
 impl Part {
-    /// Begins the file. What an earlier process left behind is overwritten.
+    /// Begins the file. What an earlier process left behind is overwritten under the lock.
     fn create(cache: &Path, known: &WellKnown, lock: &Lock) -> Result<Self> {
-        // Without the lock others may be at work.
-        let whose = if lock.0.is_some() { String::new() } else { format!(".{}", std::process::id()) };
-        let path = cache.join(format!(".{}{whose}.part", known.file));
-        let file = File::create(&path).map_err(|error| Error::at(&path, error))?;
+        let path = cache.join(format!(".{}.part", known.file));
+        let created = match lock.0 {
+            Some(_) => File::create(&path).map(|file| (file, path.clone())),
+            // Without the lock others may be at work.
+            None => create_beside(&path, "part"),
+        };
+        let (file, path) = created.map_err(|error| Error::at(&path, error))?;
         Ok(Self { path, file: Some(file) })
     }
 
@@ -344,6 +347,21 @@ mod tests {
         assert!(error.contains(&hash) && error.contains("yolov9t.pt.sha256"), "{error}");
         fs::write(path("yolov9t.pt.sha256"), "nonsense").unwrap();
         assert!(find().unwrap_err().chain().contains("holds no SHA-256"));
+    }
+
+    #[test]
+    fn without_locks_two_write_two_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let known = WellKnown::parse("yolo11n").unwrap();
+        let begin = || Part::create(dir.path(), &known, &Lock(None)).unwrap();
+        let (mut first, mut second) = (begin(), begin());
+        first.write(b"first").unwrap();
+        second.write(b"second, and longer").unwrap();
+        let target = dir.path().join(&known.file);
+        second.publish(&target).unwrap();
+        first.publish(&target).unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"first");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

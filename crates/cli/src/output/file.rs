@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
+/// Names that are tried for a temporary file; a process that is killed leaves one behind.
+const MAX_ATTEMPTS: usize = 10_000;
+
 /// Writes `bytes` to `path`, so that a reader sees the old file or the new one, never half of it.
 ///
 /// Devices and pipes, which can't be replaced, are written to directly.
@@ -20,7 +23,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 fn replace(target: &Path, bytes: &[u8]) -> io::Result<()> {
-    let (mut file, temporary) = create_beside(target)?;
+    let (mut file, temporary) = create_beside(target, "tmp")?;
     let done = file.write_all(bytes).and_then(|()| {
         drop(file);
         fs::rename(&temporary, target)
@@ -62,12 +65,14 @@ pub fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 
-/// Creates a file of a new name in the directory of `target`; the name is short, as that of `target` may be the longest
-/// allowed.
-fn create_beside(target: &Path) -> io::Result<(File, PathBuf)> {
+/// Creates a hidden file of a new name with `extension` in the directory of `target`.
+///
+/// The name is short, as that of `target` may be the longest allowed. It is nobody else's, even where processes in
+/// several containers have one number and one directory.
+pub fn create_beside(target: &Path, extension: &str) -> io::Result<(File, PathBuf)> {
     target.file_name().ok_or_else(|| io::Error::other("not the name of a file"))?;
-    for attempt in 0..100 {
-        let temporary = target.with_file_name(format!(".{}-{attempt}.tmp", std::process::id()));
+    for attempt in 0..MAX_ATTEMPTS {
+        let temporary = target.with_file_name(format!(".{}-{attempt}.{extension}", std::process::id()));
         match OpenOptions::new().write(true).create_new(true).open(&temporary) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             created => return created.map(|file| (file, temporary)),
@@ -96,6 +101,15 @@ mod tests {
         let path = dir.path().join("n".repeat(255));
         write_atomically(&path, b"one").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"one");
+    }
+
+    #[test]
+    fn names_beside_a_file_are_new() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("a.bin");
+        let names = [(); 3].map(|()| create_beside(&target, "part").unwrap().1);
+        assert!(names[0] != names[1] && names[1] != names[2] && names[2] != names[0], "{names:?}");
+        assert!(names.iter().all(|name| name.is_file() && name.extension().unwrap() == "part"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ferroyolo::Image;
 
+use super::file::create_beside;
 use crate::error::{Error, Result};
 use crate::input::video::{Child, Program, Tools};
 
@@ -28,7 +29,6 @@ impl VideoWriter {
     ///
     /// H.264 where ffmpeg can encode that, else MPEG-4; both need even sides, so an odd side gets a black line.
     pub fn create(tools: &Tools, target: &Path, shape: [usize; 2], rate: &str) -> Result<Self> {
-        let temporary = target.with_file_name(format!(".{}.part", std::process::id()));
         let [height, width] = shape;
         let raw =
             ["-nostdin", "-hide_banner", "-loglevel", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24"];
@@ -42,16 +42,20 @@ impl VideoWriter {
             args.extend(["-c:v", "mpeg4", "-q:v", "3"].map(OsString::from));
         }
         args.extend(["-movflags", "+faststart", "-f", "mp4"].map(OsString::from));
+        // ffmpeg writes over the empty file that keeps the name from others.
+        let (_, temporary) = create_beside(target, "part").map_err(|error| Error::at(target, error))?;
         let mut file = OsString::from("file:");
         file.push(&temporary);
         args.push(file);
+        let mut writer = Self { child: None, temporary, target: target.into(), shape };
         let child = tools.start(Program::Ffmpeg, |command| {
             command.args(&args).stdin(Stdio::piped());
             // Ctrl-C in the terminal is for this program, which ends the video in order.
             #[cfg(unix)]
             std::os::unix::process::CommandExt::process_group(command, 0);
-        })?;
-        Ok(Self { child: Some(child), temporary, target: target.into(), shape })
+        });
+        writer.child = Some(child.inspect_err(|_| writer.discard())?);
+        Ok(writer)
     }
 
     /// Adds a frame.
@@ -90,9 +94,14 @@ impl VideoWriter {
             );
         ended.map_err(|error| {
             // What there is can't be played.
-            let _ = fs::remove_file(&self.temporary);
+            self.discard();
             Error::named(&self.target.display().to_string(), error)
         })
+    }
+
+    fn discard(&self) {
+        // It may be gone; the error that led here is the one to tell.
+        let _ = fs::remove_file(&self.temporary);
     }
 }
 
@@ -100,5 +109,41 @@ impl Drop for VideoWriter {
     fn drop(&mut self) {
         // Whoever wants to know how it ended calls `finish`.
         let _ = self.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::input::video::Children;
+
+    #[test]
+    fn two_writers_of_one_process_number_do_not_meet() {
+        let children = Children::default();
+        let tools = Tools::new(children.clone(), Duration::from_secs(600));
+        let dir = tempfile::tempdir().unwrap();
+        let begin = |name: &str| VideoWriter::create(&tools, &dir.path().join(name), [16, 16], "10/1");
+        let mut first = match begin("a.mp4") {
+            Err(error) if error.chain().contains("not in PATH") && std::env::var_os("CI").is_none() => {
+                eprintln!("skipped: ffmpeg not found");
+                return;
+            }
+            writer => writer.unwrap(),
+        };
+        let mut second = begin("b.mp4").unwrap();
+        let frame = Image::from_rgb8(16, 16, vec![0; 16 * 16 * 3]).unwrap();
+        for _ in 0..3 {
+            first.write(&frame).unwrap();
+            second.write(&frame).unwrap();
+        }
+        for (writer, name) in [(second, "b.mp4"), (first, "a.mp4")] {
+            assert_eq!(writer.finish().unwrap(), dir.path().join(name));
+            assert!(fs::metadata(dir.path().join(name)).unwrap().len() > 0, "{name}");
+        }
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        // One that can't begin leaves nothing behind, either.
+        children.close();
+        assert!(VideoWriter::create(&tools, &dir.path().join("c.mp4"), [16, 16], "10/1").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 }

@@ -453,12 +453,36 @@ fn a_stream_that_falls_silent_is_told() {
         return;
     }
     let place = Place::new();
-    let server = Server::start(|_| Reply::Stall(jpeg().repeat(100)));
+    // Enough for ffprobe, so that it is the frames that stop.
+    let server = Server::start(|_| Reply::Stall(jpeg().repeat(400)));
     let url = server.url("live.mjpg");
     let mut command = place.online(&["predict", "--save", "out", "-s", &url], "");
-    command.env("FERROYOLO_TIMEOUT", "2");
+    command.env("FERROYOLO_TIMEOUT", "5");
     let run = place.finish(command).expect(1);
-    run.says(&[&url, "no "]);
+    let n_told = run.stdout.lines().count();
+    assert!(n_told > 0);
+    run.says(&[&format!("{url}: no frame for 5"), &format!("after {n_told} frame(s)")]);
+    assert_eq!(probed(&place.path("out/live.mp4"), "nb_read_frames"), n_told.to_string());
+
+    // One that is silent from the beginning is ffprobe's to tell.
+    let server = Server::start(|_| Reply::Silence);
+    let mut command = place.online(&["predict", "-s", &server.url("live.mjpg")], "");
+    command.env("FERROYOLO_TIMEOUT", "0.3");
+    place.finish(command).expect(1).says(&["live.mjpg: ffprobe: no answer for 0.3 s"]);
+}
+
+#[test]
+fn what_is_here_has_time() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    mp4(&place, "clip.mp4");
+    let mut command = place.command(&["predict", "--save", "out", "-s", "clip.mp4"]);
+    // No program starts and ends as fast.
+    command.env("FERROYOLO_TIMEOUT", "0.0001");
+    let run = place.finish(command).expect(0);
+    assert_eq!(run.stdout.lines().count(), N_FRAMES);
 }
 
 #[cfg(target_os = "linux")]

@@ -20,8 +20,8 @@ pub fn args(idx: u32, tools: &Tools) -> Result<Vec<OsString>> {
         "windows" => {
             // It fails, since the input does not exist, but lists the cameras before.
             let ask = ["-hide_banner", "-list_devices", "true", "-f", "dshow", "-i", "dummy"];
-            let (_, told) = tools.run(Program::Ffmpeg, &ask, false)?;
-            let names = windows_names(&told);
+            let ended = tools.run_anyway(Program::Ffmpeg, &ask, tools.local_patience())?;
+            let names = windows_names(&ended.stderr);
             let name = names.get(idx as usize).ok_or_else(|| {
                 Error::failed(format!(
                     "there is no camera {idx}; there are {}: {}",

@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::fmt;
 use std::io::{self, Read};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 
 /// Bytes of what a program prints, at most.
 const MAX_OUTPUT: u64 = 16 << 20;
+
+/// How long a program may take that has to wait for nothing in the network, at least.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(60);
 
 /// A program that is looked for in `PATH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +33,16 @@ impl fmt::Display for Program {
             Program::Ffprobe => "ffprobe",
         })
     }
+}
+
+/// What a program left that has ended.
+pub struct Ended {
+    /// How it ended.
+    pub status: ExitStatus,
+    /// What it wrote to its standard output.
+    pub printed: String,
+    /// The end of what it wrote to its standard error.
+    pub stderr: String,
 }
 
 /// Runs the programs, and remembers what they can do.
@@ -66,15 +79,33 @@ impl Tools {
         })
     }
 
-    /// Runs `program` to its end and gives what it writes to its standard output and error.
+    /// How long a program may take that has to wait for nothing in the network.
+    pub fn local_patience(&self) -> Duration {
+        self.patience.max(LOCAL_PATIENCE)
+    }
+
+    /// Runs `program` to its end and gives what it writes to its standard output.
     ///
-    /// Errors if it is longer silent than a source may be, and, with what it says, if it fails while `must_succeed`.
-    pub fn run<A: AsRef<OsStr>>(
+    /// Errors if it takes longer than `patience`, and, with what it says, if it fails.
+    pub fn run<A: AsRef<OsStr>>(&self, program: Program, args: &[A], patience: Duration) -> Result<String> {
+        let Ended { status, printed, stderr } = self.run_anyway(program, args, patience)?;
+        if status.success() {
+            return Ok(printed);
+        }
+        let complaints = last_lines(&stderr);
+        let why = if complaints.is_empty() { status.to_string() } else { complaints };
+        Err(Error::failed(format!("{program}: {why}")))
+    }
+
+    /// Runs `program` to its end, be that a failure.
+    ///
+    /// Errors if it takes longer than `patience`.
+    pub fn run_anyway<A: AsRef<OsStr>>(
         &self,
         program: Program,
         args: &[A],
-        must_succeed: bool,
-    ) -> Result<(String, String)> {
+        patience: Duration,
+    ) -> Result<Ended> {
         let mut child = self.start(program, |command| {
             command.args(args).stdout(Stdio::piped());
         })?;
@@ -87,18 +118,12 @@ impl Tools {
         };
         let reader = thread::Builder::new().name("ffmpeg-stdout".into()).spawn(read);
         let reader = reader.map_err(|error| Error::named("can't start a thread", error))?;
-        let status = child.wait(self.patience).map_err(|error| Error::named(&program.to_string(), error))?;
+        let status = child.wait(patience).map_err(|error| Error::named(&program.to_string(), error))?;
         let printed = reader.join().unwrap_or_default();
         let stderr = child.stderr_text();
-        match status {
-            None => Err(Error::failed(format!("no answer for {} s", self.patience.as_secs_f64()))),
-            Some(status) if must_succeed && !status.success() => {
-                let complaints = last_lines(&stderr);
-                let why = if complaints.is_empty() { status.to_string() } else { complaints };
-                Err(Error::failed(format!("{program}: {why}")))
-            }
-            Some(_) => Ok((printed, stderr)),
-        }
+        let status = status
+            .ok_or_else(|| Error::failed(format!("{program}: no answer for {} s", patience.as_secs_f64())))?;
+        Ok(Ended { status, printed, stderr })
     }
 
     /// The arguments that keep ffmpeg from adding frames or leaving some out.
@@ -106,7 +131,7 @@ impl Tools {
         let version = match self.version.get() {
             Some(version) => *version,
             None => {
-                let (printed, _) = self.run(Program::Ffmpeg, &["-version"], true)?;
+                let printed = self.run(Program::Ffmpeg, &["-version"], self.local_patience())?;
                 *self.version.get_or_init(|| parse_version(&printed))
             }
         };
@@ -120,7 +145,8 @@ impl Tools {
         if let Some(&has_x264) = self.has_x264.get() {
             return Ok(has_x264);
         }
-        let (printed, _) = self.run(Program::Ffmpeg, &["-hide_banner", "-encoders"], true)?;
+        let asked = ["-hide_banner", "-encoders"];
+        let printed = self.run(Program::Ffmpeg, &asked, self.local_patience())?;
         Ok(*self.has_x264.get_or_init(|| printed.split_whitespace().any(|word| word == "libx264")))
     }
 }

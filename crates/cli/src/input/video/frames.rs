@@ -53,7 +53,9 @@ impl Frames {
 
     fn begin(&self) -> Result<Running> {
         let from = input_args(&self.input, &self.tools)?;
-        let facts = probe::probe(&self.tools, &from)?;
+        let is_live = !matches!(self.input, Input::File(_));
+        let patience = if is_live { self.tools.patience() } else { self.tools.local_patience() };
+        let facts = probe::probe(&self.tools, &from, patience)?;
         let mut args: Vec<OsString> =
             ["-nostdin", "-hide_banner", "-loglevel", "error"].map(OsString::from).into();
         args.extend(from);
@@ -67,10 +69,9 @@ impl Frames {
             command.args(&args).stdout(Stdio::piped());
         })?;
         let stdout = child.stdout.take().ok_or_else(|| Error::failed("ffmpeg has no standard output"))?;
-        let is_live = !matches!(self.input, Input::File(_));
         // Frames that are passed over take their time too.
         let passed_over = Duration::try_from_secs_f64(self.stride as f64 / facts.rate.per_second());
-        let patience = self.tools.patience().saturating_add(passed_over.unwrap_or(Duration::MAX));
+        let patience = patience.saturating_add(passed_over.unwrap_or(Duration::MAX));
         let watch = is_live.then(|| Watch::start(patience, child.killer())).transpose()?;
         let video = Video {
             name: self.name.clone().into(),

@@ -1,6 +1,7 @@
 //! What ffprobe tells about a video: its frame rate and length.
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -68,13 +69,13 @@ pub struct Facts {
     pub n_frames: Option<u64>,
 }
 
-/// Asks ffprobe about what `input_args` name; errors do not name it.
-pub fn probe(tools: &Tools, input_args: &[OsString]) -> Result<Facts> {
+/// Asks ffprobe, for no longer than `patience`, about what `input_args` name; errors do not name it.
+pub fn probe(tools: &Tools, input_args: &[OsString], patience: Duration) -> Result<Facts> {
     // Not the cover pictures of music, which V leaves out.
     let entries = "stream=avg_frame_rate,r_frame_rate,nb_frames,duration:format=duration";
     let asked = ["-v", "error", "-select_streams", "V:0", "-show_entries", entries, "-of", "json"];
     let args: Vec<OsString> = asked.iter().map(OsString::from).chain(input_args.iter().cloned()).collect();
-    let (printed, _) = tools.run(Program::Ffprobe, &args, true)?;
+    let printed = tools.run(Program::Ffprobe, &args, patience)?;
     let told: Value = serde_json::from_str(&printed)
         .map_err(|error| Error::failed(format!("ffprobe prints what can't be read: {error}")))?;
     facts(&told).ok_or_else(|| Error::failed("holds no video"))

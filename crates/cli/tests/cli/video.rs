@@ -250,6 +250,50 @@ fn a_video_that_breaks_off_gives_what_there_is_and_an_error() {
 }
 
 #[test]
+fn a_video_of_a_server_that_breaks_off_is_an_error() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    clip(
+        &place,
+        "clip.mp4",
+        (320, 240),
+        &["-c:v", "mpeg4", "-q:v", "2", "-g", "1", "-movflags", "+faststart"],
+    );
+    let bytes = std::fs::read(place.path("clip.mp4")).expect("a video");
+    let server = Server::start(move |_| Reply::CutShort(bytes[..bytes.len() * 2 / 3].to_vec()));
+    let url = server.url("clip.mp4");
+    let run = place.finish(place.online(&["predict", "-s", &url], "")).expect(1);
+    let n_told = run.stdout.lines().count();
+    assert!((3..N_FRAMES).contains(&n_told), "{n_told}");
+    run.says(&[&format!("error: {url}: breaks off after {n_told} frame(s) of 12: ")]);
+}
+
+#[test]
+fn frames_that_are_missing_without_damage_are_told() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    clip(&place, "whole.avi", (160, 120), &["-c:v", "mjpeg", "-pix_fmt", "yuvj420p"]);
+    let bytes = std::fs::read(place.path("whole.avi")).expect("a video");
+    // Chunks of an AVI file follow each other in the list of this name, each a name, a length and even bytes.
+    let mut end = bytes.windows(4).position(|four| four == b"movi").expect("the list") + 4;
+    for _ in 0..7 {
+        let length = bytes[end + 4..end + 8].try_into().map(u32::from_le_bytes).expect("four bytes");
+        end += 8 + length.next_multiple_of(2) as usize;
+    }
+    place.write("cut.avi", &bytes[..end]);
+    let run = place.run(&["predict", "-s", "cut.avi"]).expect(0);
+    assert_eq!(run.stdout.lines().count(), 7);
+    assert!(run.stderr.contains("warning: cut.avi: gave 7 of 12 frames"), "{}", run.stderr);
+    let run = place.run(&["predict", "--vid-stride", "5", "-s", "cut.avi", "whole.avi"]).expect(0);
+    assert_eq!(run.stderr.matches("warning:").count(), 1, "{}", run.stderr);
+    assert!(run.stderr.contains("warning: cut.avi: gave 2 of 3 frames"), "{}", run.stderr);
+}
+
+#[test]
 fn what_is_no_video_is_told() {
     if !has_ffmpeg() {
         return;

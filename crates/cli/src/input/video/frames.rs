@@ -39,6 +39,8 @@ enum State {
 
 struct Running {
     video: Arc<Video>,
+    /// Whether the video's number of frames is more than an estimate.
+    is_counted: bool,
     child: Child,
     pictures: BufReader<ChildStdout>,
     n_taken: u64,
@@ -80,7 +82,8 @@ impl Frames {
             stride: self.stride,
         };
         let pictures = BufReader::with_capacity(BUFFER, stdout);
-        Ok(Running { video: Arc::new(video), child, pictures, n_taken: 0, watch })
+        let is_counted = facts.is_counted;
+        Ok(Running { video: Arc::new(video), is_counted, child, pictures, n_taken: 0, watch })
     }
 }
 
@@ -133,7 +136,7 @@ impl Running {
 
     /// Waits for ffmpeg's end and says whether that was all of the video; `read` is how the reading ended.
     fn end(self, read: io::Result<()>, is_file: bool) -> Result<()> {
-        let Running { video, mut child, pictures, n_taken, watch } = self;
+        let Running { video, is_counted, mut child, pictures, n_taken, watch } = self;
         // Should it still write, it notices now.
         drop(pictures);
         let status = child.wait(GRACE).map_err(|error| Error::named("ffmpeg", error))?;
@@ -154,16 +157,24 @@ impl Running {
         if n_taken == 0 {
             return Err(Error::failed(format!("holds no frame{told}")));
         }
+        // It goes on after damage. What tells a file that is cut off from one with a scratch is what is missing. A
+        // stream has no end to fall short of, unless its frames were counted, as in a file that a server has.
+        let expected = video.n_frames.map(|n| n.div_ceil(video.stride));
+        let name = video.name.display();
         if complaints.is_empty() {
+            if let Some(expected) = expected.filter(|&expected| is_counted && n_taken < expected) {
+                console::warning(&format!("{name}: gave {n_taken} of {expected} frames"));
+            }
             return Ok(());
         }
-        // It goes on after damage. What tells a file that is cut off from one with a scratch is what is missing.
-        let expected = video.n_frames.map(|n| n.div_ceil(video.stride));
-        let is_cut = is_file && expected.is_none_or(|expected| n_taken < expected);
+        let is_cut = match expected {
+            Some(expected) => n_taken < expected && (is_file || is_counted),
+            None => is_file,
+        };
         if is_cut {
             return Err(Error::failed(format!("breaks off {after}{told}")));
         }
-        console::warning(&format!("{}: ffmpeg says{told}", video.name.display()));
+        console::warning(&format!("{name}: ffmpeg says{told}"));
         Ok(())
     }
 }

@@ -67,6 +67,8 @@ pub struct Facts {
     pub rate: Rate,
     /// Frames of the whole video, if they are counted or the duration is known.
     pub n_frames: Option<u64>,
+    /// Whether [`Facts::n_frames`] was counted when the file was made, rather than estimated by the duration.
+    pub is_counted: bool,
 }
 
 /// Asks ffprobe, for no longer than `patience`, about what `input_args` name; errors do not name it.
@@ -91,7 +93,8 @@ fn facts(told: &Value) -> Option<Facts> {
     let seconds = seconds.into_iter().find_map(|value| text(value)?.parse::<f64>().ok());
     let by_duration = seconds.filter(|seconds| (0.0..1e9).contains(seconds));
     let by_duration = by_duration.map(|seconds| (seconds * rate.per_second()).round() as u64);
-    Some(Facts { rate, n_frames: counted.or(by_duration.filter(|&n| n > 0)) })
+    let n_frames = counted.or(by_duration.filter(|&n| n > 0));
+    Some(Facts { rate, n_frames, is_counted: counted.is_some() })
 }
 
 #[cfg(test)]
@@ -134,6 +137,9 @@ mod tests {
             Some(Some(20))
         );
         assert_eq!(n_frames(json!({"streams": [{"avg_frame_rate": "25/1"}], "format": {}})), Some(None));
+        let is_counted = |stream: Value| facts(&json!({"streams": [stream]})).unwrap().is_counted;
+        assert!(is_counted(json!({"nb_frames": "12"})));
+        assert!(!is_counted(json!({"nb_frames": "N/A", "duration": "1.0"})));
         assert_eq!(n_frames(json!({"streams": []})), None);
         assert_eq!(n_frames(json!({})), None);
     }

@@ -1,5 +1,7 @@
 //! What a source that looks like a URL is.
 
+use crate::output::unique::beginning;
+
 /// Streams that only ffmpeg reads.
 const STREAM_SCHEMES: [&str; 8] = ["rtsp", "rtsps", "rtmp", "rtmps", "udp", "tcp", "srt", "rtp"];
 
@@ -91,7 +93,7 @@ pub fn file_stem(url: &str) -> String {
     let host = authority.rsplit('@').next().unwrap_or_default();
     let name = if stem.is_empty() { host } else { stem };
     let safe = |c: char| if c.is_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '_' };
-    let name: String = name.chars().take(100).map(safe).collect();
+    let name: String = beginning(name).chars().map(safe).collect();
     let name = name.trim_start_matches('.');
     if name.is_empty() { "url".into() } else { name.into() }
 }
@@ -162,5 +164,6 @@ mod tests {
         ] {
             assert_eq!(file_stem(url), stem, "{url}");
         }
+        assert_eq!(file_stem(&format!("https://a/{}.png", "車".repeat(100))), "車".repeat(50));
     }
 }

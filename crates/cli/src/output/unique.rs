@@ -3,6 +3,9 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+/// Bytes of a name that somebody else chose, at most; file systems allow 255 with numbers and extension.
+const MAX_BYTES: usize = 150;
+
 /// Hands out file stems, each only once.
 ///
 /// Remembers hashes, not names, so that a run over millions of pictures stays small; two names with one hash cost
@@ -41,11 +44,15 @@ fn key(name: &str) -> u64 {
     hasher.finish()
 }
 
+/// The beginning of `text` that has at most [`MAX_BYTES`] and no half of a character.
+pub fn beginning(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_BYTES)]
+}
+
 /// A class name as the name of a directory: what could lead elsewhere is replaced by `_`.
 pub fn as_component(name: &str) -> String {
-    let safe: String = name
+    let safe: String = beginning(name)
         .chars()
-        .take(100)
         .map(|c| {
             if c.is_alphanumeric() || matches!(c, ' ' | '-' | '_' | '.' | '+' | '(' | ')') { c } else { '_' }
         })
@@ -85,5 +92,7 @@ mod tests {
         ] {
             assert_eq!(as_component(name), safe, "{name:?}");
         }
+        assert_eq!(as_component(&"n".repeat(200)), "n".repeat(150));
+        assert_eq!(as_component(&format!("a{}", "車".repeat(100))), format!("a{}", "車".repeat(49)));
     }
 }

@@ -1,6 +1,7 @@
 //! From `--source` to the pictures it names.
 
-use std::io::{BufReader, stdin};
+use std::fs::File;
+use std::io::{BufReader, Read, stdin};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -24,6 +25,12 @@ const OBJECT_NAME: &str = "object.png";
 
 /// The picture that is built in for models that say what a whole picture shows.
 const OBJECT: &[u8] = include_bytes!("../../assets/object.png");
+
+/// Bytes of a packet of a transport stream (ISO/IEC 13818-1).
+const PACKET: usize = 188;
+
+/// The first byte of each.
+const SYNC: u8 = 0x47;
 
 /// The pictures of some sources.
 pub struct Sources {
@@ -117,8 +124,21 @@ enum Named {
     Video(Input, String),
 }
 
+/// Whether a file that no source names itself is one of those that are meant.
 fn is_picture_or_video(path: &Path) -> bool {
-    is_picture_path(path) || is_video_path(path)
+    is_picture_path(path) || (is_video_path(path) && !is_typescript(path))
+}
+
+/// Whether a file is named like a transport stream but begins unlike one; `.ts` is TypeScript's extension as well.
+fn is_typescript(path: &Path) -> bool {
+    let is_named = path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("ts"));
+    // Opening a pipe would wait for a writer; and what can't be read is to be told later.
+    if !is_named || !path.is_file() {
+        return false;
+    }
+    let mut head = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(PACKET as u64 + 1).read_to_end(&mut head));
+    read.is_ok() && (head.first() != Some(&SYNC) || head.get(PACKET).is_some_and(|&byte| byte != SYNC))
 }
 
 fn found_to_named(found: ferroyolo::Result<PathBuf>) -> Named {
@@ -197,6 +217,28 @@ mod tests {
         let items: Vec<_> = sources.items.collect();
         assert!(matches!(&items[0], Item::Broken(name, _) if *name == absent.display().to_string()));
         assert!(matches!(&items[1], Item::File(path) if *path == file));
+    }
+
+    #[test]
+    fn typescript_in_a_directory_is_no_video() {
+        let dir = tempfile::tempdir().unwrap();
+        let packets = [[&[SYNC][..], &[0; PACKET - 1]].concat(), vec![SYNC, 0]].concat();
+        let mut torn = packets.clone();
+        torn[PACKET] = b'x';
+        for (name, bytes) in
+            [("code.ts", &b"export const n = 1;\n"[..]), ("short.TS", &packets[..9]), ("clip.ts", &packets)]
+        {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        for (name, bytes) in [("empty.ts", &[][..]), ("torn.ts", &torn)] {
+            std::fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let files = |source: PathBuf| find(&[source], Task::Detect, &reading(false)).files;
+        let expected = ["clip.ts", "short.TS"].map(|name| dir.path().join(name));
+        assert_eq!(files(dir.path().to_path_buf()), expected);
+        assert_eq!(files(dir.path().join("*.ts")), expected[..1]);
+        // By its own name it is taken as what it is called.
+        assert_eq!(files(dir.path().join("code.ts")), [dir.path().join("code.ts")]);
     }
 
     #[test]

@@ -20,11 +20,17 @@ from torch import Tensor, nn
 import shapes
 from blocks import Conv
 from heads import KPT_SHAPE, STRIDES
+from maps import SEMANTIC_NAMES
 from network import TASKS, Network
 from scenes import SIZE
 from train_classify import SIDE
 
 LICENSE = "MIT OR Apache-2.0"
+
+
+def names_of(task: str) -> tuple[str, ...]:
+    """What the classes of a network are called."""
+    return {"semantic": SEMANTIC_NAMES, "depth": ("distance",)}.get(task, shapes.NAMES)
 
 
 def conv_attrs(conv: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
@@ -62,6 +68,7 @@ def describe(module: nn.Module, path: str, tensors: dict[str, Tensor]) -> dict[s
         attrs = scalar_attrs(module) if isinstance(module, nn.Linear) else conv_attrs(module)
         return {"class": type(module).__name__, "attrs": attrs, "children": []}
     children = dict(module.named_children())
+    tensors |= {f"{path}.{name}": value for name, value in module.named_buffers(recurse=False)}
     if isinstance(module, Conv):
         tensors[f"{path}.conv.scale"], tensors[f"{path}.conv.bias"] = fold(module.conv, module.bn)
         del children["bn"]
@@ -81,8 +88,8 @@ def export(net: Network, out: Path) -> None:
     ]
     document = {
         "task": net.task,
-        "names": list(shapes.NAMES),
-        "stride": [STRIDES[-1]] if net.task == "classify" else list(STRIDES),
+        "names": list(names_of(net.task)),
+        "stride": [STRIDES[-1]] if net.task in ("classify", "semantic", "depth") else list(STRIDES),
         "imgsz": [SIDE, SIDE] if net.task == "classify" else [SIZE, SIZE],
         "input": {"channels": 3, "color": "rgb", "divisor": 255.0, "letterbox": "center", "pad_value": 114},
         "kpt_shape": list(KPT_SHAPE) if net.task == "pose" else None,
@@ -95,7 +102,7 @@ def export(net: Network, out: Path) -> None:
 
 def load(weights: Path, task: str) -> Network:
     """The trained network, ready to predict."""
-    net = Network(len(shapes.NAMES), task)
+    net = Network(len(names_of(task)), task)
     net.load_state_dict(torch.load(weights, weights_only=True))
     return net.eval().requires_grad_(False)
 

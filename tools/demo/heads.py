@@ -1,5 +1,7 @@
 """The heads of YOLO11: boxes alone, or with mask coefficients, keypoints or an angle, and classes of a picture.
 
+Those for class maps and distances are YOLO26's.
+
 Class, child and attribute names are the published ones, as in `blocks.py`.
 """
 
@@ -9,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from blocks import Conv, DWConv
 
@@ -17,6 +20,8 @@ REG_MAX = 16
 N_MASKS, KPT_SHAPE = 32, (12, 3)
 # Width of the branch `cv4` of each head, chosen so that the model files stay below 1.5 MB.
 MASK_WIDTH, KEYPOINT_WIDTH, ANGLE_WIDTH = 24, 32, 24
+DEPTH_RANGE = (-4.0, 5.0)
+
 
 class DFL(nn.Module):
     """Expected distance of each box side: [B, A, 4, c1] logits over 0..c1-1 -> [B, A, 4] in cells."""
@@ -135,6 +140,48 @@ class Classify(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.linear(self.drop(self.pool(self.conv(x)).flatten(1)))
+
+
+class SemanticSegment(nn.Module):
+    """Class logits of each cell: [B, c, H, W] -> [B, nc, H, W]."""
+
+    def __init__(self, nc: int, c_in: int, width: int) -> None:
+        super().__init__()
+        self.nc = nc
+        self.nl = 1
+        self.classifier = nn.Sequential(Conv(c_in, width, 3), nn.Conv2d(width, nc, 1))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        return self.classifier(maps[0])
+
+
+class Depth(nn.Module):
+    """Raw distances at stride 4, from levels of strides 8, 16, 32: [B, c, H / s, W / s] -> [B, 1, H / 4, W / 4].
+
+    The distance in metres is `exp(cal_a * x + cal_b)` for `x` within `DEPTH_RANGE`.
+    """
+
+    def __init__(self, channels: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        w = width
+        self.nl = len(channels)
+        self.proj = nn.ModuleList(Conv(c, w) for c in channels)
+        self.refine = nn.ModuleList(nn.Sequential(Conv(w, w, 3), Conv(w, w, 3)) for _ in channels[1:])
+        self.head = nn.Sequential(
+            Conv(w, w, 3), nn.ConvTranspose2d(w, w, 2, 2), Conv(w, w // 2, 3), nn.Conv2d(w // 2, 1, 1))
+        self.register_buffer("cal_a", torch.ones(1))
+        self.register_buffer("cal_b", torch.zeros(1))
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = self.proj[-1](maps[-1])
+        for level in reversed(range(self.nl - 1)):
+            larger = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=True)
+            x = self.refine[level](self.proj[level](maps[level]) + larger)
+        return self.head(x)
+
+    def log_distances(self, raw: Tensor) -> Tensor:
+        """Logarithms of distances in metres, of what `forward` gives."""
+        return self.cal_a * raw.clamp(*DEPTH_RANGE) + self.cal_b
 
 
 def anchor_points(height: int, width: int) -> tuple[Tensor, Tensor]:

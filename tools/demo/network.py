@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from blocks import C2PSA, SPPF, C3k2, Concat, Conv
-from heads import OBB, Classify, Detect, Pose, Segment, anchor_points, angles, decode, decode_turned, keypoints
+from heads import (
+    OBB, Classify, Depth, Detect, Pose, Segment, SemanticSegment, anchor_points, angles, decode, decode_turned,
+    keypoints,
+)
 
 HEADS = {"detect": Detect, "segment": Segment, "pose": Pose, "obb": OBB}
-TASKS = (*HEADS, "classify")
-CLASSIFY_WIDTH = 256
+TASKS = (*HEADS, "classify", "semantic", "depth")
+CLASSIFY_WIDTH, SEMANTIC_WIDTH, DEPTH_WIDTH = 256, 48, 48
 
 
 class Network(nn.Module):
@@ -35,7 +38,7 @@ class Network(nn.Module):
         # Backbone: strides 2, 4, 8, 16, 32.
         add(Conv(3, 16, 3, 2))
         add(Conv(16, 32, 3, 2))
-        add(C3k2(32, 32, False, 0.25))
+        p2 = add(C3k2(32, 32, False, 0.25))
         add(Conv(32, 48, 3, 2))
         p3 = add(C3k2(48, 64, False, 0.25))
         add(Conv(64, 64, 3, 2))
@@ -60,7 +63,22 @@ class Network(nn.Module):
         add(Conv(64, 64, 3, 2))
         add(Concat(), out4 + 1, p5)
         out5 = add(C3k2(160, 96, True))
-        add(HEADS[task](nc, (48, 64, 96), 48, 48), out3, out4, out5)
+        if task == "depth":
+            add(Depth((48, 64, 96), DEPTH_WIDTH), out3, out4, out5)
+        elif task == "semantic":
+            # Down again, to stride 4: every cell has to know of all sizes of shapes, and outlines are fine.
+            add(nn.Upsample(scale_factor=2.0, mode="nearest"))
+            add(Concat(), out5 + 1, out4)
+            add(C3k2(160, 64, False))
+            add(nn.Upsample(scale_factor=2.0, mode="nearest"))
+            add(Concat(), out5 + 4, out3)
+            add(C3k2(112, 48, False))
+            add(nn.Upsample(scale_factor=2.0, mode="nearest"))
+            add(Concat(), out5 + 7, p2)
+            fine = add(C3k2(80, 48, False))
+            add(SemanticSegment(nc, 48, SEMANTIC_WIDTH), fine)
+        else:
+            add(HEADS[task](nc, (48, 64, 96), 48, 48), out3, out4, out5)
 
     @property
     def head(self) -> nn.Module:
@@ -69,14 +87,19 @@ class Network(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """What the head takes, [B, c, H / s, W / s] each, of images [B, 3, H, W] in 0..1; H, W multiples of 32."""
-        outputs: list[Tensor] = []
-        for layer, sources in zip(self.model[:-1], self.sources):
-            inputs = [images if i < 0 else outputs[i] for i in sources]
-            outputs.append(layer(inputs) if isinstance(layer, Concat) else layer(inputs[0]))
+        outputs = self.run(images)
         return [outputs[i] for i in self.sources[-1]]
 
+    def run(self, images: Tensor, known: list[Tensor] | None = None) -> list[Tensor]:
+        """What each layer but the head gives, of images as for `features`; `known` has that of the first ones."""
+        outputs = list(known or [])
+        for layer, sources in list(zip(self.model[:-1], self.sources))[len(outputs) :]:
+            inputs = [images if i < 0 else outputs[i] for i in sources]
+            outputs.append(layer(inputs) if isinstance(layer, Concat) else layer(inputs[0]))
+        return outputs
+
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor] | Tensor:
-        """Box and class logits of `Detect`, or class logits of `Classify`, of images as for `features`."""
+        """What the head gives of images as for `features`."""
         maps = self.features(images)
         return self.head(maps[0]) if self.task == "classify" else self.head(maps)
 
@@ -113,17 +136,46 @@ class Family(nn.Module):
         }
 
 
+class Maps(nn.Module):
+    """Networks of class maps and of distances on top of the layers of a detector, which do not learn any more."""
+
+    def __init__(self, nc: int) -> None:
+        super().__init__()
+        self.semantic, self.depth = Network(nc, "semantic"), Network(1, "depth")
+        self.trunk = self.depth.model[:-1]
+        for i, layer in enumerate(self.trunk):
+            self.semantic.model[i] = layer
+        self.trunk.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Maps:
+        super().train(mode)
+        self.trunk.eval()
+        return self
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Class logits [B, nc, H / 4, W / 4] and raw distances [B, 1, H / 4, W / 4] of images [B, 3, H, W] in 0..1."""
+        with torch.no_grad():
+            known = self.depth.run(images)
+        raw = self.depth.head([known[i] for i in self.depth.sources[-1]])
+        return self.semantic.head([self.semantic.run(images, known)[-1]]), raw
+
+
 def predict(net: Network, images: Tensor) -> dict[str, Tensor]:
     """What the engine's `forward` gives of images [B, 3, H, W].
 
     `output0` is [B, 4 + nc + extra, A]: cx, cy, w, h in input pixels, one score (0..1) a class, and mask coefficients,
     keypoints (x, y, visibility 0..1) or an angle in radians; of a network that classifies [B, nc] shares. `proto` is
-    [B, nm, H / 4, W / 4] where there are masks.
+    [B, nm, H / 4, W / 4] where there are masks. Of class maps it is [B, nc, H / 4, W / 4] logits, of distances
+    [B, 1, H / 4, W / 4] metres.
     """
     maps = net.features(images)
     head = net.head
     if net.task == "classify":
         return {"output0": head(maps[0]).float().softmax(1)}
+    if net.task == "semantic":
+        return {"output0": head(maps).float()}
+    if net.task == "depth":
+        return {"output0": head.log_distances(head(maps).float()).exp()}
     box, cls = head(maps)
     points, strides = anchor_points(*images.shape[-2:])
     distances = head.dfl(box.float())

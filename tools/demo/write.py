@@ -12,6 +12,8 @@ All numbers of labels are shares of the frame:
 | segment | class, outline of what is seen; holes and separate parts are joined by seams of no width |
 | pose | as detect, then x, y, 2 of each keypoint, or 0 0 0 if the class lacks it or it is out of the frame |
 | obb | class, the four corners of the oriented box of the whole shape, which is kept in the frame |
+
+For `semantic` there are class maps instead, `masks/val/*.png`.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from numpy.typing import NDArray
 import geometry
 import shapes
 from crops import object_crops
+from dataset import pixel_owners
 from heads import KPT_SHAPE
-from network import TASKS
+from maps import SEMANTIC_NAMES
 from outlines import outline
 from scenes import SUPERSAMPLE, Scene, draw_scene
 
@@ -57,6 +60,8 @@ def _obb(scene: Scene, k: int, size: NDArray[np.float64]) -> NDArray[np.float64]
     return geometry.corners(scene.objects[k].oriented_box()) / size
 
 
+TASKS = ("detect", "segment", "pose", "obb", "classify", "semantic")
+
 # What a label line holds after the class: of object k of a scene, in a frame of `size` (width, height).
 _VALUES: dict[str, Callable[[Scene, int, NDArray[np.float64]], NDArray[np.float64]]] = {
     "detect": _detect, "segment": _segment, "pose": _pose, "obb": _obb,
@@ -67,6 +72,12 @@ def labels(scene: Scene, task: str) -> str:
     """The label file of a scene."""
     size = np.array(scene.image.shape[1::-1], np.float64)
     return "".join(_text(obj.class_id, _VALUES[task](scene, k, size)) for k, obj in enumerate(scene.objects))
+
+
+def class_map(scene: Scene) -> NDArray[np.uint8]:
+    """[H, W]: the class that most of each pixel shows, an index of `SEMANTIC_NAMES`."""
+    classes = [obj.class_id for obj in scene.objects] + [len(shapes.NAMES)]
+    return np.array(classes, np.uint8)[pixel_owners(scene)]
 
 
 def _save(path: Path, picture: NDArray[np.uint8]) -> None:
@@ -87,12 +98,20 @@ def write(args: argparse.Namespace) -> None:
             continue
         if not args.labels_only:
             _save(args.out / "images" / args.split / f"{index:05}.{args.format}", scene.image)
+        if args.task == "semantic":
+            path = args.out / "masks" / args.split / f"{index:05}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if not cv2.imwrite(str(path), class_map(scene), [cv2.IMWRITE_PNG_COMPRESSION, 9]):
+                raise OSError(f"{path}: could not be written")
+            continue
         path = args.out / "labels" / args.split / f"{index:05}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(labels(scene, args.task))
     if args.task != "classify":
-        names = "".join(f"  {i}: {name}\n" for i, name in enumerate(shapes.NAMES))
+        known = SEMANTIC_NAMES if args.task == "semantic" else shapes.NAMES
+        names = "".join(f"  {i}: {name}\n" for i, name in enumerate(known))
         shape = f"kpt_shape: {list(KPT_SHAPE)}\n" if args.task == "pose" else ""
+        shape += "masks_dir: masks\n" if args.task == "semantic" else ""
         text = f"path: .\ntrain: images/{args.split}\nval: images/{args.split}\n{shape}names:\n{names}"
         (args.out / "data.yaml").write_text(text)
 

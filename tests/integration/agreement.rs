@@ -12,12 +12,14 @@ const MIN_REFERENCE: usize = 31;
 const MIN_GOLDENS: usize = 13;
 
 /// The networks that ship with the command line, and their goldens.
-const BUILT_IN: [(Task, &str, &str); 5] = [
+const BUILT_IN: [(Task, &str, &str); 7] = [
     (Task::Detect, "demo.safetensors", "demo.safetensors"),
     (Task::Segment, "segment.safetensors", "demo-segment.safetensors"),
     (Task::Pose, "pose.safetensors", "demo-pose.safetensors"),
     (Task::Obb, "obb.safetensors", "demo-obb.safetensors"),
     (Task::Classify, "classify.safetensors", "demo-classify.safetensors"),
+    (Task::Semantic, "semantic.safetensors", "demo-semantic.safetensors"),
+    (Task::Depth, "depth.safetensors", "demo-depth.safetensors"),
 ];
 
 const RELEASED: [&str; 2] = ["yolov8n-released", "yolo11n-released"];

@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Holds `ferroyolo val` against Ultralytics' own `val` and against pycocotools, and prints rows of docs/val.md.
 
-    compare_val.py --ferroyolo BIN MODEL DATA [--imgsz N] [--batch N] [--conf C] [--no-ultralytics]
+    compare_val.py --ferroyolo BIN MODEL DATA [--imgsz N] [--batch N] [--conf C] [--no-ultralytics] [--pixel-centres]
 
 MODEL is a .pt, DATA the YAML file of a data set (for classifiers its folder) whose split `val` is measured. Both programs
 get the same input size, batch and confidence. pycocotools judges what ferroyolo found (`--save-json`) by the labels as they
-stand in the files, in the size of the pictures, up to 300 detections a picture. It needs `pip install ultralytics==8.4.190
-pycocotools`; ultralytics is run, and nothing of it is read.
+stand in the files, in the size of the pictures, up to 300 detections a picture; with --pixel-centres it gets polygons as
+masks of the pixels whose centres are inside, in place of drawing them by its own rule. It needs `pip install
+ultralytics==8.4.190 pycocotools`; ultralytics is run, and nothing of it is read. It leaves a labels.cache in the data set.
+Its suppression has a time limit, which it warns of but does not fail by: random networks need a high --conf.
 """
 import argparse
 import contextlib
@@ -38,16 +40,17 @@ def ferroyolo(args, boxes):
 
 
 def ultralytics(args):
-    import torch
-    from ultralytics import YOLO
-
-    torch.set_num_threads(1)
     options = {"batch": args.batch, "workers": 0, "plots": False, "verbose": False, "device": "cpu"}
     if args.imgsz:
         options["imgsz"] = args.imgsz
     if args.conf is not None:
         options["conf"] = args.conf
-    with tempfile.TemporaryDirectory() as runs, contextlib.redirect_stdout(io.StringIO()):
+    # It takes hold of stdout when it is imported; its notices shall not stand among the rows.
+    with tempfile.TemporaryDirectory() as runs, contextlib.redirect_stdout(sys.stderr):
+        import torch
+        from ultralytics import YOLO
+
+        torch.set_num_threads(1)
         result = YOLO(args.model).val(data=args.data, project=runs, **options)
     out = {}
     for name, key in (("box", "box"), ("seg", "mask"), ("pose", "pose")):
@@ -106,6 +109,23 @@ def labels(args, kpt_shape, image_ids):
     return {"info": {}, "images": images, "annotations": objects, "categories": classes}
 
 
+def pixels_inside(polygon, height, width):
+    """The run lengths of the pixels whose centres are inside the polygon, by the even-odd rule."""
+    from pycocotools import mask
+
+    starts = np.array(polygon).reshape(-1, 2)
+    ends = np.roll(starts, -1, axis=0)
+    inside = np.zeros((height, width), np.uint8, order="F")
+    for row, pixels in enumerate(inside):
+        y = row + 0.5
+        crossed = (starts[:, 1] <= y) != (ends[:, 1] <= y)
+        (x1, y1), (x2, y2) = starts[crossed].T, ends[crossed].T
+        crossings = np.sort(x1 + (y - y1) / (y2 - y1) * (x2 - x1))
+        for left, right in np.clip(np.ceil(crossings - 0.5), 0, width).astype(int).reshape(-1, 2):
+            pixels[left:right] = 1
+    return mask.encode(inside)
+
+
 def pycocotools(args, task, boxes):
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -116,6 +136,11 @@ def pycocotools(args, task, boxes):
     kpt_shape = yaml.safe_load(Path(args.data).read_text()).get("kpt_shape") if task == "pose" else None
     truth = COCO()
     truth.dataset = labels(args, kpt_shape, {entry["file_name"]: entry["image_id"] for entry in found})
+    if args.pixel_centres:
+        sizes = {image["id"]: (image["height"], image["width"]) for image in truth.dataset["images"]}
+        for entry in truth.dataset["annotations"]:
+            if "segmentation" in entry:
+                entry["segmentation"] = pixels_inside(entry["segmentation"][0], *sizes[entry["image_id"]])
     out = {}
     with contextlib.redirect_stdout(io.StringIO()):
         truth.createIndex()
@@ -144,6 +169,7 @@ def main():
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--conf", type=float)
     parser.add_argument("--no-ultralytics", action="store_true")
+    parser.add_argument("--pixel-centres", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         boxes = Path(folder) / "found.json"

@@ -3,7 +3,7 @@
     python golden.py --weights /tmp/demo/weights.pt --out ../../tests/goldens/demo.safetensors
     python golden.py --task pose --weights /tmp/demo/tasks/pose.pt --size 64,96 --out demo-pose.safetensors
 
-and so on for demo-segment, demo-obb and demo-classify, as README.md has it.
+and so on for demo-segment, demo-obb, demo-classify, demo-semantic and demo-depth, as README.md has it.
 
 The kernels are rounded to half precision first, as in the model file; everything else is f32.
 """

@@ -23,15 +23,11 @@ fn add(
 ) {
     let workgroup = workgroup_index(group, count);
     let job = jobs[find_job(workgroup)];
-    let idx = (workgroup - job.first_workgroup) * THREADS + thread;
-    let groups = (job.channels + 3u) / 4u;
-    let pixel = idx / groups;
-    if pixel >= job.pixels {
+    let part = part_of((workgroup - job.first_workgroup) * THREADS + thread, job.channels);
+    if part.pixel >= job.pixels {
         return;
     }
-    let channel = idx % groups * 4u;
-    let rest = job.channels - channel;
-    let left = load4(job.a + pixel * job.a_stride + channel, rest);
-    let right = load4(job.b + pixel * job.b_stride + channel, rest);
-    store4(job.output + pixel * job.output_stride + channel, rest, left + right);
+    let left = load4(job.a + part.pixel * job.a_stride + part.channel, part.rest);
+    let right = load4(job.b + part.pixel * job.b_stride + part.channel, part.rest);
+    store4(job.output + part.pixel * job.output_stride + part.channel, part.rest, left + right);
 }

@@ -39,18 +39,15 @@ fn conv2d_depthwise(
 ) {
     let workgroup = workgroup_index(group, count);
     let job = jobs[find_job(workgroup)];
-    let idx = (workgroup - job.first_workgroup) * THREADS + thread;
-    let groups = (job.channels + 3u) / 4u;
-    let pixel = idx / groups;
-    if pixel >= job.pixels {
+    let part = part_of((workgroup - job.first_workgroup) * THREADS + thread, job.channels);
+    if part.pixel >= job.pixels {
         return;
     }
-    let channel = idx % groups * 4u;
-    let rest = job.channels - channel;
-    let first = pixel / job.image_pixels * job.in_h * job.in_w;
-    let top = i32(pixel % job.image_pixels / job.row_pixels * job.stride_h) - i32(job.pad_h);
-    let left = i32(pixel % job.row_pixels * job.stride_w) - i32(job.pad_w);
-    var sum = weight4(job.bias + channel / 4u);
+    let groups = (job.channels + 3u) / 4u;
+    let first = part.pixel / job.image_pixels * job.in_h * job.in_w;
+    let top = i32(part.pixel % job.image_pixels / job.row_pixels * job.stride_h) - i32(job.pad_h);
+    let left = i32(part.pixel % job.row_pixels * job.stride_w) - i32(job.pad_w);
+    var sum = weight4(job.bias + part.channel / 4u);
     for (var ky = 0u; ky < job.kernel_h; ky++) {
         let y = top + i32(ky);
         if y < 0 || y >= i32(job.in_h) {
@@ -62,13 +59,14 @@ fn conv2d_depthwise(
                 continue;
             }
             let cell = first + u32(y) * job.in_w + u32(x);
-            let value = load4(job.input + cell * job.input_stride + channel, rest);
-            sum = fma(value, weight4(job.weights + (ky * job.kernel_w + kx) * groups + channel / 4u), sum);
+            let value = load4(job.input + cell * job.input_stride + part.channel, part.rest);
+            let weight = (ky * job.kernel_w + kx) * groups + part.channel / 4u;
+            sum = fma(value, weight4(job.weights + weight), sum);
         }
     }
     var value = activate(sum, job.activation);
     if job.residual_stride > 0u {
-        value += load4(job.residual + pixel * job.residual_stride + channel, rest);
+        value += load4(job.residual + part.pixel * job.residual_stride + part.channel, part.rest);
     }
-    store4(job.output + pixel * job.output_stride + channel, rest, value);
+    store4(job.output + part.pixel * job.output_stride + part.channel, part.rest, value);
 }

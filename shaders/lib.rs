@@ -49,24 +49,23 @@ impl Shader {
     /// The whole module.
     #[must_use]
     pub fn wgsl(&self, element: Element, lanes: Lanes) -> String {
-        let (arena, weights) = match (element, lanes) {
-            (Element::F32, Lanes::One) => (include_str!("shared/arena_x1_f32.wgsl"), WEIGHTS_F32),
-            (Element::F32, Lanes::Four) => (include_str!("shared/arena_x4_f32.wgsl"), WEIGHTS_F32),
-            (Element::F16, Lanes::One) => (include_str!("shared/arena_x1_f16.wgsl"), WEIGHTS_F16),
-            (Element::F16, Lanes::Four) => (include_str!("shared/arena_x4_f16.wgsl"), WEIGHTS_F16),
+        let element = match element {
+            Element::F32 => include_str!("shared/element_f32.wgsl"),
+            Element::F16 => include_str!("shared/element_f16.wgsl"),
         };
-        // The arena comes first: it may enable an extension, which has to stand before everything else.
-        let mut parts = vec![arena, include_str!("shared/jobs.wgsl")];
+        let arena = match lanes {
+            Lanes::One => include_str!("shared/arena_x1.wgsl"),
+            Lanes::Four => include_str!("shared/arena_x4.wgsl"),
+        };
+        // The element comes first: it may enable an extension, which has to stand before everything else.
+        let mut parts = vec![element, arena, include_str!("shared/jobs.wgsl")];
         if self.has_weights {
-            parts.extend([weights, include_str!("shared/activation.wgsl")]);
+            parts.extend([include_str!("shared/weights.wgsl"), include_str!("shared/activation.wgsl")]);
         }
         parts.push(self.source);
         parts.join("\n")
     }
 }
-
-const WEIGHTS_F32: &str = include_str!("shared/weights_f32.wgsl");
-const WEIGHTS_F16: &str = include_str!("shared/weights_f16.wgsl");
 
 macro_rules! shader {
     ($constant:ident, $name:literal, $has_weights:literal) => {

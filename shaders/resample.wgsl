@@ -54,18 +54,14 @@ fn resample(
 ) {
     let workgroup = workgroup_index(group, count);
     let job = jobs[find_job(workgroup)];
-    let idx = (workgroup - job.first_workgroup) * THREADS + thread;
-    let groups = (job.channels + 3u) / 4u;
-    let pixel = idx / groups;
-    if pixel >= job.pixels {
+    let part = part_of((workgroup - job.first_workgroup) * THREADS + thread, job.channels);
+    if part.pixel >= job.pixels {
         return;
     }
-    let channel = idx % groups * 4u;
-    let rest = job.channels - channel;
     let rows = job.image_pixels / job.row_pixels;
-    let y = pixel % job.image_pixels / job.row_pixels;
-    let x = pixel % job.row_pixels;
-    let first = job.input + pixel / job.image_pixels * job.in_h * job.in_w * job.input_stride + channel;
+    let y = part.pixel % job.image_pixels / job.row_pixels;
+    let x = part.pixel % job.row_pixels;
+    let first = job.input + part.pixel / job.image_pixels * job.in_h * job.in_w * job.input_stride + part.channel;
     var value = vec4<f32>(0.0);
     switch job.mode {
         case BILINEAR, BILINEAR_CORNERS: {
@@ -76,8 +72,8 @@ fn resample(
             let bottom = first + down.second * job.in_w * job.input_stride;
             let left = across.first * job.input_stride;
             let right = across.second * job.input_stride;
-            let upper = mix(load4(top + left, rest), load4(top + right, rest), across.share);
-            let lower = mix(load4(bottom + left, rest), load4(bottom + right, rest), across.share);
+            let upper = mix(load4(top + left, part.rest), load4(top + right, part.rest), across.share);
+            let lower = mix(load4(bottom + left, part.rest), load4(bottom + right, part.rest), across.share);
             value = mix(upper, lower, down.share);
         }
         case PLACE: {
@@ -85,13 +81,13 @@ fn resample(
             let from_y = y - job.top;
             let from_x = x - job.left;
             if from_y < job.in_h && from_x < job.in_w {
-                value = load4(first + (from_y * job.in_w + from_x) * job.input_stride, rest);
+                value = load4(first + (from_y * job.in_w + from_x) * job.input_stride, part.rest);
             }
         }
         default: {
             let cell = y * job.in_h / rows * job.in_w + x * job.in_w / job.row_pixels;
-            value = load4(first + cell * job.input_stride, rest);
+            value = load4(first + cell * job.input_stride, part.rest);
         }
     }
-    store4(job.output + pixel * job.output_stride + channel, rest, value);
+    store4(job.output + part.pixel * job.output_stride + part.channel, part.rest, value);
 }

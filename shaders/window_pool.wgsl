@@ -32,28 +32,24 @@ fn window_pool(
 ) {
     let workgroup = workgroup_index(group, count);
     let job = jobs[find_job(workgroup)];
-    let idx = (workgroup - job.first_workgroup) * THREADS + thread;
-    let groups = (job.channels + 3u) / 4u;
-    let pixel = idx / groups;
-    if pixel >= job.pixels {
+    let part = part_of((workgroup - job.first_workgroup) * THREADS + thread, job.channels);
+    if part.pixel >= job.pixels {
         return;
     }
-    let channel = idx % groups * 4u;
-    let rest = job.channels - channel;
-    let first = pixel / job.image_pixels * job.in_h * job.in_w;
-    let top = i32(pixel % job.image_pixels / job.row_pixels * job.stride) - i32(job.pad);
-    let left = i32(pixel % job.row_pixels * job.stride) - i32(job.pad);
+    let first = part.pixel / job.image_pixels * job.in_h * job.in_w;
+    let top = i32(part.pixel % job.image_pixels / job.row_pixels * job.stride) - i32(job.pad);
+    let left = i32(part.pixel % job.row_pixels * job.stride) - i32(job.pad);
     // The lowest finite number; WGSL has no infinities.
     var largest = vec4<f32>(-3.4028234e38);
     var sum = vec4<f32>(0.0);
     for (var y = max(top, 0); y < min(top + i32(job.kernel), i32(job.in_h)); y++) {
         for (var x = max(left, 0); x < min(left + i32(job.kernel), i32(job.in_w)); x++) {
             let cell = first + u32(y) * job.in_w + u32(x);
-            let value = load4(job.input + cell * job.input_stride + channel, rest);
+            let value = load4(job.input + cell * job.input_stride + part.channel, part.rest);
             largest = max(largest, value);
             sum += value;
         }
     }
     let mean = sum / f32(job.kernel * job.kernel);
-    store4(job.output + pixel * job.output_stride + channel, rest, select(largest, mean, job.is_mean == 1u));
+    store4(job.output + part.pixel * job.output_stride + part.channel, part.rest, select(largest, mean, job.is_mean == 1u));
 }

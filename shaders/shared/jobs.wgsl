@@ -19,3 +19,17 @@ fn find_job(workgroup: u32) -> u32 {
     }
     return job;
 }
+
+// What an invocation computes of a map: a pixel, the first of four channels, and how many there are from it on.
+struct Part {
+    pixel: u32,
+    channel: u32,
+    rest: u32,
+}
+
+// The part number `idx` of a map with so many channels.
+fn part_of(idx: u32, channels: u32) -> Part {
+    let groups = (channels + 3u) / 4u;
+    let channel = idx % groups * 4u;
+    return Part(idx / groups, channel, channels - channel);
+}

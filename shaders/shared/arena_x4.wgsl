@@ -1,9 +1,7 @@
 // All activations of a picture, where every operand begins at a multiple of four elements and has a multiple of four
 // channels. Same functions as the other arenas.
 
-enable f16;
-
-@group(0) @binding(1) var<storage, read_write> arena: array<vec4<f16>>;
+@group(0) @binding(1) var<storage, read_write> arena: array<vec4<Element>>;
 
 // Four channels from element `at` on, of which `n` exist.
 fn load4(at: u32, n: u32) -> vec4<f32> {
@@ -16,5 +14,5 @@ fn load1(at: u32) -> f32 {
 
 // Writes four channels from element `at` on, as far as the first `n` go.
 fn store4(at: u32, n: u32, value: vec4<f32>) {
-    arena[at / 4u] = vec4<f16>(value);
+    arena[at / 4u] = vec4<Element>(value);
 }

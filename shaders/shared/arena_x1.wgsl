@@ -1,8 +1,6 @@
 // All activations of a picture, where operands lie anywhere. Same functions as the other arenas.
 
-enable f16;
-
-@group(0) @binding(1) var<storage, read_write> arena: array<f16>;
+@group(0) @binding(1) var<storage, read_write> arena: array<Element>;
 
 // Four channels from element `at` on, of which `n` exist; the others are zero.
 fn load4(at: u32, n: u32) -> vec4<f32> {
@@ -20,6 +18,6 @@ fn load1(at: u32) -> f32 {
 // Writes four channels from element `at` on, as far as the first `n` go.
 fn store4(at: u32, n: u32, value: vec4<f32>) {
     for (var i = 0u; i < min(n, 4u); i++) {
-        arena[at + i] = f16(value[i]);
+        arena[at + i] = Element(value[i]);
     }
 }

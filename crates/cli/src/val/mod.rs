@@ -63,7 +63,8 @@ pub fn run(args: &Val) -> Result<Outcome> {
     let (summary, entries) = measure(args, &work, n_threads)?;
 
     let is_for_people = !args.json.as_deref().is_some_and(is_stdout);
-    if is_for_people {
+    // A table of zeros would be taken for a result.
+    if is_for_people && summary.n_pictures > 0 {
         print_line(&summary.table(&truths.names))?;
     }
     if !args.quiet {

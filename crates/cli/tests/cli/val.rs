@@ -142,7 +142,8 @@ fn nothing_to_measure_is_an_error() {
     let place = Place::new();
     place.write("images/0.png", b"x");
     data_yaml(&place, "");
-    place.run(&["val", "-d", "data.yaml"]).expect(1).says(&["no picture could be measured"]);
+    let run = place.run(&["val", "-d", "data.yaml"]).expect(1).says(&["no picture could be measured"]);
+    assert!(run.stdout.is_empty(), "a table of nothing: {}", run.stdout);
 }
 
 #[test]

@@ -5,9 +5,6 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -19,7 +16,7 @@ from dataset import Scenes, cached
 from network import Network
 from scenes import SEED
 from train import N_SCENES
-from training import train
+from training import begin, train
 
 SIDE = 128
 BATCH = 32
@@ -46,16 +43,7 @@ def draw_batch(scenes: Scenes, rng: np.random.Generator) -> tuple[Tensor, Tensor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the network that classifies.")
-    parser.add_argument("--detector", type=Path, required=True)
-    parser.add_argument("--scenes", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(SEED)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = begin("Train the network that classifies.", steps=1200)
     scenes = cached(args.scenes, "train", N_SCENES, args.threads)
 
     net = Network(len(shapes.NAMES), "classify")

@@ -7,9 +7,6 @@ Writes `semantic.pt` and `depth.pt`; an interrupted run goes on.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -20,7 +17,7 @@ from dataset import cached
 from maps import SEMANTIC_NAMES, class_maps, log_distances
 from network import Maps
 from scenes import SEED, SIZE
-from training import size_at, train
+from training import begin, size_at, train
 
 N_SCENES = 3000
 BATCH = 16
@@ -44,16 +41,7 @@ def depth_loss(logs: Tensor, batch: Batch) -> Tensor:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train class maps and distances.")
-    parser.add_argument("--detector", type=Path, required=True)
-    parser.add_argument("--scenes", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(SEED)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = begin("Train class maps and distances.", steps=1200)
     scenes = cached(args.scenes, "train", N_SCENES, args.threads)
 
     maps = Maps(len(SEMANTIC_NAMES))

@@ -8,9 +8,6 @@ keypoints and its turned box as well. Writes `segment.pt`, `pose.pt` and `obb.pt
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -23,7 +20,7 @@ from network import Family
 from scenes import SEED, SIZE
 from task_losses import keypoint_loss, mask_loss, turned_box_loss
 from train import N_SCENES
-from training import size_at, train
+from training import begin, size_at, train
 
 BATCH = 16
 PEAK_LR = 2.5e-3
@@ -32,16 +29,7 @@ SIZES = ((0.3, 160), (0.75, 192), (1.0, SIZE))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train masks, keypoints and turned boxes.")
-    parser.add_argument("--detector", type=Path, required=True)
-    parser.add_argument("--scenes", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=5200)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(SEED)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = begin("Train masks, keypoints and turned boxes.", steps=5200)
     scenes = cached(args.scenes, "train", N_SCENES, args.threads)
 
     family = Family(len(shapes.NAMES))

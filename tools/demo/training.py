@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import math
 import time
@@ -11,11 +12,28 @@ from typing import Callable
 import torch
 from torch import Tensor, nn
 
+from scenes import SEED
+
 WEIGHT_DECAY = 0.02
 WARM_UP = 300
 EMA_DECAY, EMA_RAMP = 0.998, 400
 CLIP = 10.0
 SAVE_EVERY = 250
+
+
+def begin(description: str, steps: int) -> argparse.Namespace:
+    """The arguments of a trainer that starts from the detector, after what every such training begins with."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--detector", type=Path, required=True)
+    parser.add_argument("--scenes", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    torch.manual_seed(SEED)
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
 
 
 def size_at(progress: float, sizes: tuple[tuple[float, int], ...]) -> int:

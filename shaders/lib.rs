@@ -41,7 +41,8 @@ pub enum Element {
 pub enum Lanes {
     /// One: operands may lie anywhere.
     One,
-    /// Four: every operand begins at a multiple of four elements and has a multiple of four channels.
+    /// Four: every pixel of every operand begins at a multiple of four elements. If the channels of one are no multiple
+    /// of four, the override `RAGGED` has to be 1.
     Four,
 }
 

@@ -1,11 +1,19 @@
-// All activations of a picture, where every operand begins at a multiple of four elements and has a multiple of four
-// channels. Same functions as the other arenas.
+// All activations of a picture, where every pixel of every operand begins at a multiple of four elements. Same functions
+// as the other arenas.
 
 @group(0) @binding(1) var<storage, read_write> arena: array<vec4<Element>>;
 
-// Four channels from element `at` on, of which `n` exist.
+// 1: some operand's channels are no multiple of four, and what lies behind its last one is not its own.
+override RAGGED: u32 = 0u;
+
+// Four channels from element `at` on, of which `n` exist; the others are zero.
 fn load4(at: u32, n: u32) -> vec4<f32> {
-    return vec4<f32>(arena[at / 4u]);
+    let value = vec4<f32>(arena[at / 4u]);
+    if RAGGED == 1u {
+        // Whatever the others hold, it may be no number.
+        return select(vec4<f32>(0.0), value, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(n));
+    }
+    return value;
 }
 
 fn load1(at: u32) -> f32 {
@@ -14,5 +22,11 @@ fn load1(at: u32) -> f32 {
 
 // Writes four channels from element `at` on, as far as the first `n` go.
 fn store4(at: u32, n: u32, value: vec4<f32>) {
+    if RAGGED == 1u && n < 4u {
+        for (var i = 0u; i < n; i++) {
+            arena[at / 4u][i] = Element(value[i]);
+        }
+        return;
+    }
     arena[at / 4u] = vec4<Element>(value);
 }

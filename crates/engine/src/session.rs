@@ -206,8 +206,8 @@ impl Session {
         let mut times = vec![Vec::with_capacity(n_runs); plan.steps.len()];
         for _ in 0..n_runs.max(1) {
             // Later buffers have taken the place of the picture.
-            clear_halo(model.network.cpu().context(), arena, plan.input);
-            for row in arena.rows_mut(&plan.input, 0) {
+            clear_halo(model.network.cpu().context(), arena, plan.picture);
+            for row in arena.rows_mut(&plan.picture, 0) {
                 row.fill(0.0);
             }
             let mut last = Instant::now();
@@ -238,9 +238,9 @@ impl Session {
         let arena = arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
         context.threads.install(|| {
-            clear_halo(context, arena, plan.input);
+            clear_halo(context, arena, plan.picture);
             for (image, planes) in images.data().chunks_exact(3 * h * w).enumerate() {
-                load_planar(context, arena, planes, 1.0, plan.input, image);
+                load_planar(context, arena, planes, 1.0, plan.picture, image);
             }
         });
         // Outside of the team, which must not wait while a GPU computes.
@@ -295,10 +295,10 @@ impl Session {
         let SessionState { arena, device, letterbox: letterbox_scratch, finish, .. } = state;
         let arena = arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
-        clear_halo(context, arena, plan.input);
+        clear_halo(context, arena, plan.picture);
         for (idx, (image, fit)) in images.iter().zip(&fits).enumerate() {
-            let rows = &mut arena.as_mut_slice()[plan.input.index(idx, 0, 0)..];
-            fit.write(image, rows, plan.input.row_stride, letterbox_scratch)?;
+            let rows = &mut arena.as_mut_slice()[plan.picture.index(idx, 0, 0)..];
+            fit.write(image, rows, plan.picture.row_stride, letterbox_scratch)?;
         }
         let preprocessed = Instant::now();
         model.network.run(&planned, arena, device)?;

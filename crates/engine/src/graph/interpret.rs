@@ -112,9 +112,9 @@ fn compare(
     let mut arena = Arena::new(plan.arena_len).expect("memory");
     // What an earlier picture left behind must not show.
     arena.as_mut_slice().fill(f32::NAN);
-    clear_halo(context, &mut arena, plan.input);
+    clear_halo(context, &mut arena, plan.picture);
     for (image, planes) in images.data().chunks_exact(c * h * w).enumerate() {
-        load_planar(context, &mut arena, planes, 1.0, plan.input, image);
+        load_planar(context, &mut arena, planes, 1.0, plan.picture, image);
     }
     network
         .run(&planned, &mut arena, &mut OnDevice::default())

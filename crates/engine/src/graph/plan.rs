@@ -22,6 +22,11 @@ pub(crate) trait Target {
     /// Floats of scratch memory that it wants for `op` on inputs of these sizes.
     fn scratch_len(&self, op: &Op, inputs: &[Hw]) -> usize;
 
+    /// Floats from a pixel to the next in a buffer of `channels` channels. What is more than those belongs to nobody.
+    fn pixel_stride(&self, channels: usize) -> usize {
+        channels
+    }
+
     /// When each op runs.
     fn order(&self) -> Order;
 }
@@ -40,8 +45,12 @@ pub(crate) enum Order {
 /// The steps that take pictures of one shape to the wanted values, and where everything lies.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// Where the pictures are written, `[N, H, W, 3]`.
+    /// Where the pictures are read, `[N, H, W, 3]`.
+    #[cfg(feature = "gpu")]
     pub input: View,
+    /// Where the pictures are written: as `input`, but nothing lies between the pixels. A target that wants them apart
+    /// moves them.
+    pub picture: View,
     /// Each computed value's place, by id.
     pub views: Vec<Option<View>>,
     pub steps: Vec<Step>,
@@ -155,7 +164,20 @@ impl Plan {
                 || concat::cpu::parts(&step.inputs, step.output).next().is_some()
                 || !step.clear.is_empty()
         });
-        Ok(Self { input: place(graph.input)?, views, steps, arena_len })
+        let input = place(graph.input)?;
+        let picture = if input.pixel_stride == input.c {
+            input
+        } else {
+            View::buffer(input.offset, n, h, w, input.c, 0)
+        };
+        Ok(Self {
+            #[cfg(feature = "gpu")]
+            input,
+            picture,
+            views,
+            steps,
+            arena_len,
+        })
     }
 }
 
@@ -242,6 +264,7 @@ fn lies_in_place(graph: &Graph, layout: &Layout, inputs: &[ValueId], output: Val
 struct Buffers<'a> {
     graph: &'a Graph,
     sizes: &'a [Hw],
+    target: &'a dyn Target,
     halo: Vec<usize>,
     life: Vec<Option<Range<usize>>>,
     step_nodes: Vec<usize>,
@@ -255,12 +278,13 @@ impl<'a> Buffers<'a> {
         needed: &[bool],
         sizes: &'a [Hw],
         wanted: &[ValueId],
-        target: &dyn Target,
+        target: &'a dyn Target,
     ) -> Self {
         let n_values = graph.channels.len();
         let mut buffers = Self {
             graph,
             sizes,
+            target,
             halo: vec![0; n_values],
             life: vec![None; n_values],
             step_nodes: Vec::new(),
@@ -303,15 +327,16 @@ impl<'a> Buffers<'a> {
     fn view(&self, root: ValueId, n: usize, offset: usize) -> Option<View> {
         let (c, halo) = (self.graph.channels[root.0], self.halo[root.0]);
         let [h, w] = self.sizes[root.0];
-        let row_stride = w.checked_add(2 * halo)?.checked_mul(c)?;
+        let pixel_stride = self.target.pixel_stride(c);
+        let row_stride = w.checked_add(2 * halo)?.checked_mul(pixel_stride)?;
         let image_stride = h.checked_add(2 * halo)?.checked_mul(row_stride)?;
         Some(View {
-            offset: offset + halo * (row_stride + c),
+            offset: offset + halo * (row_stride + pixel_stride),
             n,
             h,
             w,
             c,
-            pixel_stride: c,
+            pixel_stride,
             row_stride,
             image_stride,
             halo,

@@ -21,6 +21,9 @@ enum Surroundings {
     Alone,
     /// Some channels of a wider buffer.
     Within,
+    /// Some channels of a wider buffer, each pixel at a multiple of four.
+    #[cfg(feature = "gpu")]
+    Aligned,
 }
 
 /// Numbers between -1 and 1 that depend on the seed and the position only.
@@ -67,13 +70,15 @@ fn check(op: &Op, weights: &[ConvWeights], inputs: &[[usize; 4]]) {
 
 /// A buffer in the arena for `[n, c, h, w]`, and the view of the operand within it.
 fn place(next: &mut usize, [n, c, h, w]: [usize; 4], halo: usize, surroundings: Surroundings) -> [View; 2] {
-    let around = match surroundings {
-        Surroundings::Alone => 0,
-        Surroundings::Within => 5,
+    let (before, all) = match surroundings {
+        Surroundings::Alone => (0, c),
+        Surroundings::Within => (5, c + 10),
+        #[cfg(feature = "gpu")]
+        Surroundings::Aligned => (4, c.next_multiple_of(4) + 8),
     };
-    let buffer = View::buffer(*next, n, h, w, c + 2 * around, halo);
-    *next += View::buffer_len(n, h, w, c + 2 * around, halo).next_multiple_of(16);
-    [buffer, buffer.channels(around, c)]
+    let buffer = View::buffer(*next, n, h, w, all, halo);
+    *next += View::buffer_len(n, h, w, all, halo).next_multiple_of(16);
+    [buffer, buffer.channels(before, c)]
 }
 
 fn run(
@@ -184,7 +189,7 @@ mod on_gpu {
 
     use super::{Surroundings, place};
     use crate::Tensor;
-    use crate::backend::gpu::{Gpu, GpuWeights, Program, Runner, for_tests};
+    use crate::backend::gpu::{Gpu, GpuWeights, Program, Runner, Upload, for_tests};
     use crate::ops::{ConvWeights, Op, StepIo, gpu};
 
     /// Largest differences from the reference, relative to the larger of one and the largest expected value. Inputs and
@@ -200,7 +205,7 @@ mod on_gpu {
     pub(super) fn check(op: &Op, weights: &[ConvWeights], inputs: &[Tensor], want: &Tensor) {
         for (element, tolerance) in TOLERANCES {
             let Some(gpu) = device(element) else { continue };
-            for surroundings in [Surroundings::Alone, Surroundings::Within] {
+            for surroundings in [Surroundings::Alone, Surroundings::Within, Surroundings::Aligned] {
                 let got = run(gpu, op, weights, inputs, want.shape(), surroundings);
                 let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
                 for (idx, (g, w)) in got.data().iter().zip(want.data()).enumerate() {
@@ -231,7 +236,8 @@ mod on_gpu {
         let views: Vec<View> = inputs.iter().map(|tensor| view(tensor.shape())).collect();
         let output = view(out_shape);
         let mut arena = Arena::new(next).expect("memory");
-        arena.as_mut_slice().fill(7.5);
+        // Nothing of what lies around may get into a sum, not even times zero.
+        arena.as_mut_slice().fill(f32::NAN);
         for (tensor, view) in inputs.iter().zip(&views) {
             for (image, planes) in tensor.data().chunks_exact(view.c * view.pixels()).enumerate() {
                 load_planar(context, &mut arena, planes, 1.0, *view, image);
@@ -242,8 +248,9 @@ mod on_gpu {
         gpu::pack(&mut op, weights, &mut packed);
         let io = StepIo { inputs: &views, output, scratch: Scratch { offset: 0, len: 0 } };
         let jobs = gpu::jobs(&op, &packed, &io).into_iter().map(|job| (1, job));
-        let program = Program::of_jobs(gpu, jobs, next, 0..next, std::iter::once(0..next).collect())
-            .expect("a program");
+        let upload = Upload::alike(0..next);
+        let program =
+            Program::of_jobs(gpu, jobs, next, upload, std::iter::once(0..next).collect()).expect("a program");
         let buffer = gpu.weights_buffer(&packed.values).expect("memory");
         let mut runner = Runner::new(gpu, Arc::new(program), &buffer, None).expect("a runner");
         let untouched = |arena: &Arena| {
@@ -251,7 +258,7 @@ mod on_gpu {
             for (image, y, x) in crate::ops::triples(output.n, output.h, output.w) {
                 rest[output.index(image, y, x)..][..output.c].fill(0.0);
             }
-            gpu.rounded(&rest)
+            gpu.rounded(&rest).into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         let before = untouched(&arena);
         runner.run(gpu, &mut arena).expect("a run");

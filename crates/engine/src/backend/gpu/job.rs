@@ -52,10 +52,14 @@ pub(crate) fn pixels(view: &View) -> usize {
     view.n * view.pixels()
 }
 
-/// Whether a shader may take operands in fours.
-pub(crate) fn lanes_for(views: &[View]) -> Lanes {
-    let fits = |view: &View| [view.offset, view.pixel_stride, view.c].iter().all(|n| n.is_multiple_of(4));
-    if views.iter().all(fits) { Lanes::Four } else { Lanes::One }
+/// Whether a shader may take operands in fours, and the override that says whether some of them end within a vector.
+pub(crate) fn lanes_for(views: &[View]) -> (Lanes, Vec<(&'static str, u32)>) {
+    let is_aligned = |view: &View| view.offset.is_multiple_of(4) && view.pixel_stride.is_multiple_of(4);
+    if !views.iter().all(is_aligned) {
+        return (Lanes::One, Vec::new());
+    }
+    let is_ragged = views.iter().any(|view| !view.c.is_multiple_of(4));
+    (Lanes::Four, if is_ragged { vec![("RAGGED", 1)] } else { Vec::new() })
 }
 
 /// Invocations of a workgroup of shaders that compute four channels of a pixel each.
@@ -64,10 +68,11 @@ pub(crate) const THREADS: usize = 64;
 /// A job without weights whose invocations compute four channels of an output pixel each.
 pub(crate) fn elementwise(shader: Shader, words: Vec<u32>, inputs: &[View], output: &View) -> Job {
     let views: Vec<View> = inputs.iter().copied().chain([*output]).collect();
+    let (lanes, overrides) = lanes_for(&views);
     Job {
         shader,
-        overrides: Vec::new(),
-        lanes: lanes_for(&views),
+        overrides,
+        lanes,
         workgroups: (pixels(output) * output.c.div_ceil(4)).div_ceil(THREADS),
         workgroup_bytes: 0,
         words,

@@ -19,6 +19,8 @@ mod tests;
 pub use adapter::{Adapter, adapters};
 pub(crate) use device::Gpu;
 pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
+#[cfg(test)]
+pub(crate) use program::Upload;
 pub(crate) use program::{GpuTarget, Program};
 pub(crate) use runner::Runner;
 

@@ -1,5 +1,6 @@
 //! A plan as dispatches.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::graph::{Graph, Order, Plan, Target, ValueId};
 use crate::ops::{Hw, Op, StepIo, gpu};
 
-/// Plans for graphics processors: no halo, no scratch memory, rounds.
+/// Plans for graphics processors: no halo, no scratch memory, pixels in whole vectors, rounds.
 pub(crate) struct GpuTarget;
 
 impl Target for GpuTarget {
@@ -19,6 +20,10 @@ impl Target for GpuTarget {
 
     fn scratch_len(&self, _: &Op, _: &[Hw]) -> usize {
         0
+    }
+
+    fn pixel_stride(&self, channels: usize) -> usize {
+        channels.next_multiple_of(4)
     }
 
     fn order(&self) -> Order {
@@ -36,10 +41,40 @@ pub(crate) struct Program {
     /// The jobs of all dispatches.
     pub(super) jobs: wgpu::Buffer,
     pub(super) arena_len: usize,
-    /// Elements that the host writes.
-    pub(super) input: Range<usize>,
+    pub(super) input: Upload,
     /// Elements that the host reads, in order, without overlap.
     pub(super) outputs: Vec<Range<usize>>,
+}
+
+/// What the host writes, and where the device wants it.
+#[derive(Debug)]
+pub(crate) struct Upload {
+    /// Elements of the host's arena; the device's begin at the same place.
+    pub range: Range<usize>,
+    /// Elements of a pixel there, and from a pixel to the next on the device.
+    pub pixel: [usize; 2],
+}
+
+impl Upload {
+    /// Elements that lie alike on both sides.
+    #[cfg(test)]
+    pub(crate) fn alike(range: Range<usize>) -> Self {
+        Self { range, pixel: [1, 1] }
+    }
+
+    /// The values as they go to the device, zeros between the pixels.
+    pub(super) fn values<'a>(&self, host: &'a [f32]) -> Cow<'a, [f32]> {
+        let values = &host[self.range.clone()];
+        let [n, stride] = self.pixel;
+        if n == stride {
+            return Cow::Borrowed(values);
+        }
+        let mut apart = vec![0.0; values.len() / n * stride];
+        for (to, from) in apart.chunks_exact_mut(stride).zip(values.chunks_exact(n)) {
+            to[..n].copy_from_slice(from);
+        }
+        Cow::Owned(apart)
+    }
 }
 
 /// Jobs that run together.
@@ -95,8 +130,11 @@ impl Program {
             let jobs = gpu::jobs(&graph.nodes[step.node].op, weights, &io);
             jobs.into_iter().map(|job| (step.round, job))
         });
-        let input = plan.input;
-        let input = whole_groups(input.offset..input.offset + input.n * input.image_stride);
+        let (picture, pixel) = (plan.picture, [plan.picture.pixel_stride, plan.input.pixel_stride]);
+        let range = picture.offset..picture.offset + picture.n * picture.image_stride;
+        // A pixel of a whole vector is a whole number of bytes in any number format.
+        let range = if pixel[0] == pixel[1] { whole_groups(range) } else { range };
+        let input = Upload { range, pixel };
         Self::of_jobs(gpu, jobs, plan.arena_len, input, output_ranges(plan, wanted))
     }
 
@@ -105,7 +143,7 @@ impl Program {
         gpu: &Gpu,
         jobs: impl Iterator<Item = (usize, Job)>,
         arena_len: usize,
-        input: Range<usize>,
+        input: Upload,
         outputs: Vec<Range<usize>>,
     ) -> Result<Self> {
         let limits = gpu.device.limits();
@@ -262,6 +300,14 @@ mod tests {
         let drafts = drafts(jobs.into_iter(), 30);
         let sizes: Vec<_> = drafts.iter().map(|draft| (draft.jobs.len(), draft.weights.clone())).collect();
         assert_eq!(sizes, [(1, Some(0..10)), (2, Some(10..40)), (1, Some(90..95)), (1, Some(40..50))]);
+    }
+
+    #[test]
+    fn pixels_are_moved_apart() {
+        let host: Vec<f32> = (0..10u8).map(f32::from).collect();
+        let upload = Upload { range: 2..8, pixel: [3, 4] };
+        assert_eq!(*upload.values(&host), [2.0, 3.0, 4.0, 0.0, 5.0, 6.0, 7.0, 0.0]);
+        assert_eq!(*Upload::alike(2..8).values(&host), host[2..8]);
     }
 
     #[test]

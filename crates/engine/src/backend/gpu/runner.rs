@@ -60,8 +60,8 @@ impl Runner {
         let Self { program, arena, readback, bind_groups } = self;
         let bytes = |n: usize| n as u64 * gpu.element_bytes();
         let submission = gpu.guarded(|| {
-            let picture = gpu.encode(&host.as_slice()[program.input.clone()]);
-            gpu.queue.write_buffer(arena, bytes(program.input.start), &picture);
+            let picture = gpu.encode(&program.input.values(host.as_slice()));
+            gpu.queue.write_buffer(arena, bytes(program.input.range.start), &picture);
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());

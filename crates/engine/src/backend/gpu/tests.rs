@@ -89,7 +89,8 @@ fn workgroup_memory_that_is_too_small_is_told() {
     let scratch = ferroyolo_kernels::Scratch { offset: 0, len: 0 };
     let io = crate::ops::StepIo { inputs: &inputs, output: view(1 << 16, 4096), scratch };
     let jobs = std::iter::once((1, attention::gpu::job(&op, &io)));
-    let error = super::Program::of_jobs(&gpu, jobs, 1 << 17, 0..16, Vec::new()).expect_err("too much");
+    let error = super::Program::of_jobs(&gpu, jobs, 1 << 17, super::Upload::alike(0..16), Vec::new())
+        .expect_err("too much");
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
     assert!(error.to_string().contains("workgroup memory"), "{error}");
 }

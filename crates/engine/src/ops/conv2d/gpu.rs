@@ -101,10 +101,12 @@ pub(crate) fn finish(mut job: ConvJob, views: &[View]) -> Job {
     };
     job.tiles_across = word(n_channels.div_ceil(tile[1]));
     let end = job.bias + job.out_channels.div_ceil(4);
+    let (lanes, mut overrides) = lanes_for(views);
+    overrides.extend([("TILE_PIXELS", word(tile[0])), ("TILE_CHANNELS", word(tile[1]))]);
     Job {
         shader: CONV2D,
-        overrides: vec![("TILE_PIXELS", word(tile[0])), ("TILE_CHANNELS", word(tile[1]))],
-        lanes: lanes_for(views),
+        overrides,
+        lanes,
         workgroups: n_tiles(tile),
         workgroup_bytes: 0,
         weights: Some((job.weights..end, CONV_WEIGHTS)),
@@ -141,11 +143,12 @@ fn depthwise_job(op: &Conv2d, weights: &GpuWeights, io: &StepIo<'_>) -> Job {
         activation: number(op.activation),
     };
     let views: Vec<View> = io.inputs.iter().copied().chain([output]).collect();
+    let (lanes, overrides) = lanes_for(&views);
     let n_groups = op.out_channels.div_ceil(4);
     Job {
         shader: CONV2D_DEPTHWISE,
-        overrides: Vec::new(),
-        lanes: lanes_for(&views),
+        overrides,
+        lanes,
         workgroups: (pixels(&output) * n_groups).div_ceil(THREADS),
         workgroup_bytes: 0,
         weights: Some((packed.weights..packed.bias + word(n_groups), DEPTHWISE_WEIGHTS)),

@@ -22,10 +22,11 @@ pub(crate) fn job(io: &StepIo<'_>) -> Job {
         output: word(output.offset),
         output_stride: word(output.pixel_stride),
     };
+    let (lanes, overrides) = lanes_for(&[input, output]);
     Job {
         shader: GLOBAL_AVG_POOL,
-        overrides: Vec::new(),
-        lanes: lanes_for(&[input, output]),
+        overrides,
+        lanes,
         workgroups: input.n * input.c.div_ceil(4),
         workgroup_bytes: 0,
         words: job.words(),

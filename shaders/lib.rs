@@ -5,7 +5,7 @@
 //! functions: activations and weights are `f32` or `f16` ([`Element`]), and are reached one by one or in fours
 //! ([`Lanes`]). Sums are always `f32`.
 //!
-//! Bindings of group 0: `jobs`, `arena`, and of shaders that use trained values `weights`.
+//! Bindings of group 0: `jobs`, `arena`, and what a shader takes besides ([`Third`]): `weights`, `picture` or `found`.
 //!
 //! ```
 //! use ferroyolo_shaders::{Element, Lanes};
@@ -23,8 +23,52 @@ pub struct Shader {
     pub name: &'static str,
     /// The file's text.
     pub source: &'static str,
-    /// Whether it takes trained values.
-    pub has_weights: bool,
+    /// What it takes besides jobs and arena.
+    pub third: Third,
+}
+
+/// The third buffer of a shader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Third {
+    /// There is none.
+    None,
+    /// Trained values, read only.
+    Weights,
+    /// Pictures of 8-bit samples and how to scale them, read only.
+    Picture,
+    /// What the host wants to know, and what was found.
+    Found,
+}
+
+impl Third {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::None, Self::Weights, Self::Picture, Self::Found];
+
+    /// Name of the variable, if there is a buffer.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Weights => Some("weights"),
+            Self::Picture => Some("picture"),
+            Self::Found => Some("found"),
+        }
+    }
+
+    /// Whether shaders write it.
+    #[must_use]
+    pub fn is_written(self) -> bool {
+        self == Self::Found
+    }
+
+    fn preludes(self) -> &'static [&'static str] {
+        match self {
+            Self::None => &[],
+            Self::Weights => &[include_str!("shared/weights.wgsl"), include_str!("shared/activation.wgsl")],
+            Self::Picture => &[include_str!("shared/picture.wgsl")],
+            Self::Found => &[include_str!("shared/found.wgsl")],
+        }
+    }
 }
 
 /// The number format of activations and weights in memory.
@@ -60,33 +104,32 @@ impl Shader {
         };
         // The element comes first: it may enable an extension, which has to stand before everything else.
         let mut parts = vec![element, arena, include_str!("shared/jobs.wgsl")];
-        if self.has_weights {
-            parts.extend([include_str!("shared/weights.wgsl"), include_str!("shared/activation.wgsl")]);
-        }
+        parts.extend(self.third.preludes());
         parts.push(self.source);
         parts.join("\n")
     }
 }
 
 macro_rules! shader {
-    ($constant:ident, $name:literal, $has_weights:literal) => {
+    ($constant:ident, $name:literal, $third:ident) => {
         #[doc = concat!("`", $name, ".wgsl`")]
         pub const $constant: Shader =
-            Shader { name: $name, source: include_str!(concat!($name, ".wgsl")), has_weights: $has_weights };
+            Shader { name: $name, source: include_str!(concat!($name, ".wgsl")), third: Third::$third };
     };
 }
 
-shader!(ADD, "add", false);
-shader!(ATTENTION, "attention", false);
-shader!(CONV2D, "conv2d", true);
-shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", true);
-shader!(GLOBAL_AVG_POOL, "global_avg_pool", false);
-shader!(RESAMPLE, "resample", false);
-shader!(WINDOW_POOL, "window_pool", false);
+shader!(ADD, "add", None);
+shader!(ATTENTION, "attention", None);
+shader!(CONV2D, "conv2d", Weights);
+shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
+shader!(GLOBAL_AVG_POOL, "global_avg_pool", None);
+shader!(LETTERBOX, "letterbox", Picture);
+shader!(RESAMPLE, "resample", None);
+shader!(WINDOW_POOL, "window_pool", None);
 
 /// All shaders, by name.
 pub const SHADERS: &[Shader] =
-    &[ADD, ATTENTION, CONV2D, CONV2D_DEPTHWISE, GLOBAL_AVG_POOL, RESAMPLE, WINDOW_POOL];
+    &[ADD, ATTENTION, CONV2D, CONV2D_DEPTHWISE, GLOBAL_AVG_POOL, LETTERBOX, RESAMPLE, WINDOW_POOL];
 
 /// The shader called `name`.
 #[must_use]
@@ -144,8 +187,8 @@ mod tests {
                 })
                 .collect();
             bound.sort();
-            let listed = ["jobs", "arena", "weights"].map(str::to_owned);
-            let listed: Vec<_> = (0..).zip(listed).take(if shader.has_weights { 3 } else { 2 }).collect();
+            let listed = ["jobs", "arena"].into_iter().chain(shader.third.name()).map(str::to_owned);
+            let listed: Vec<_> = (0..).zip(listed).collect();
             assert_eq!(bound, listed, "{name}");
         }
     }

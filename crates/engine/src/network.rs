@@ -6,7 +6,7 @@ use std::time::Instant;
 use ferroyolo_kernels::{Arena, View, clear_halo};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Gpu, GpuTarget, GpuWeights, Program, Runner};
+use crate::backend::gpu::{Frame, Gpu, GpuTarget, GpuWeights, Input, Program, Traffic, Wanted};
 use crate::backend::{Cpu, CpuTarget};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
@@ -88,8 +88,30 @@ impl Planned {
 /// What a session keeps on the processor that its network runs on.
 #[derive(Debug, Default)]
 pub(crate) struct OnDevice {
+    /// Those that have no run on the way.
     #[cfg(feature = "gpu")]
-    runner: Option<Runner>,
+    frames: Vec<Frame>,
+    #[cfg(feature = "gpu")]
+    traffic: Traffic,
+}
+
+#[cfg(feature = "gpu")]
+impl OnDevice {
+    /// Bytes of all arenas.
+    pub(crate) fn arena_bytes(&self) -> u64 {
+        self.frames.iter().map(Frame::arena_bytes).sum()
+    }
+
+    /// Takes back a frame whose run is through.
+    pub(crate) fn keep(&mut self, frame: Frame) {
+        self.traffic = frame.traffic();
+        self.frames.push(frame);
+    }
+
+    /// What the last finished run sent and read.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
 }
 
 impl Network {
@@ -203,24 +225,47 @@ impl Network {
 
     /// Takes the picture in the arena through the steps of the plan. Allocates nothing on the CPU.
     ///
-    /// On a GPU, `device` is made to fit at the first run of a plan, and only the values that the head decodes are in
-    /// the arena afterwards. Only there anything can go wrong.
+    /// On a GPU, a frame of `device` is made to fit at the first run of a plan, and only the values that the head decodes
+    /// are in the arena afterwards. Only there anything can go wrong.
     pub(crate) fn run(&self, planned: &Planned, arena: &mut Arena, device: &mut OnDevice) -> Result<()> {
         match (&self.place, device) {
             (Place::Cpu(_), _) => self.run_observed(&planned.plan, arena, |_, _| ()),
             #[cfg(feature = "gpu")]
             (Place::Gpu(on), device) => {
-                let program =
-                    planned.program.as_ref().ok_or_else(|| Error::shape("plan", "without a program"))?;
-                // What a failed run leaves behind is not used again.
-                let mut runner = match device.runner.take() {
-                    Some(runner) if runner.is_for(program) => runner,
-                    last => Runner::new(&on.gpu, Arc::clone(program), &on.buffer, last)?,
-                };
-                runner.run(&on.gpu, arena)?;
-                device.runner = Some(runner);
+                let mut frame = Self::frame(on, planned, device)?;
+                frame.run(&on.gpu, arena.as_mut_slice())?;
+                device.keep(frame);
                 Ok(())
             }
+        }
+    }
+
+    /// Starts a run on the GPU. What a failed one leaves behind is not used again.
+    ///
+    /// Errors with `ErrorKind::Unsupported` if the network runs on the CPU.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn start(
+        &self,
+        planned: &Planned,
+        input: Input<'_>,
+        wanted: Wanted<'_>,
+        device: &mut OnDevice,
+    ) -> Result<Frame> {
+        let Place::Gpu(on) = &self.place else {
+            return Err(Error::unsupported("cpu", "runs are not started there but carried out"));
+        };
+        let mut frame = Self::frame(on, planned, device)?;
+        frame.start(&on.gpu, input, wanted)?;
+        Ok(frame)
+    }
+
+    /// A frame for the plan, best one that ran it before.
+    #[cfg(feature = "gpu")]
+    fn frame(on: &OnGpu, planned: &Planned, device: &mut OnDevice) -> Result<Frame> {
+        let program = planned.program.as_ref().ok_or_else(|| Error::shape("plan", "without a program"))?;
+        match device.frames.iter().position(|frame| frame.is_for(program)) {
+            Some(idx) => Ok(device.frames.swap_remove(idx)),
+            None => Frame::new(&on.gpu, Arc::clone(program), &on.buffer, device.frames.pop()),
         }
     }
 

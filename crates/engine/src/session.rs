@@ -1,11 +1,14 @@
 //! Running a model: working memory, and the way from pictures to results.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ferroyolo_kernels::{Activation, Arena, clear_halo, load_planar, store_planar};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::{Frame, Input, Picture, Traffic, pictures_fit};
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::image::{Image, LetterboxScratch};
@@ -26,6 +29,10 @@ const MAX_BATCH: usize = 4096;
 
 /// Largest side of the input in pixels.
 const MAX_SIDE: usize = 8192;
+
+/// Batches that a GPU has at the same time: one computes, while the next one is sent and the last one read.
+#[cfg(feature = "gpu")]
+const MAX_RUNNING: usize = 3;
 
 /// What counts as a detection, and how pictures are fitted to the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -115,6 +122,36 @@ pub(crate) struct SessionState {
     raw: RawOutputs,
     letterbox: LetterboxScratch,
     finish: FinishScratch,
+    queue: VecDeque<Batch>,
+}
+
+/// A batch of pictures on its way to results.
+#[derive(Debug)]
+enum Batch {
+    Done(Result<Vec<Results>>),
+    #[cfg(feature = "gpu")]
+    Running(Box<RunningBatch>),
+}
+
+/// A batch on a GPU.
+#[cfg(feature = "gpu")]
+#[derive(Debug)]
+struct RunningBatch {
+    frame: Frame,
+    prepared: Prepared,
+    preprocessed: Instant,
+}
+
+/// A batch of pictures before its run, and what is wanted of it.
+#[derive(Debug)]
+struct Prepared {
+    fits: Vec<Fit>,
+    image_hws: Vec<[usize; 2]>,
+    planned: Arc<Planned>,
+    options: PredictOptions,
+    branches: Branches,
+    extent: Extent,
+    start: Instant,
 }
 
 #[derive(Debug, Default)]
@@ -165,10 +202,21 @@ impl Session {
         self.state
     }
 
-    /// Bytes of the arena that holds all activations; zero before the first run.
+    /// Bytes of the arena that holds all activations, of all of them on a GPU; zero before the first run.
     #[must_use]
     pub fn arena_bytes(&self) -> usize {
+        #[cfg(feature = "gpu")]
+        if self.model.network.gpu().is_some() {
+            return self.state.device.arena_bytes() as usize;
+        }
         self.state.arena.as_ref().map_or(0, |arena| arena.len() * size_of::<f32>())
+    }
+
+    /// Bytes that the last finished run sent to the GPU and read from it; `None` on the CPU.
+    #[cfg(feature = "gpu")]
+    #[must_use]
+    pub fn traffic(&self) -> Option<Traffic> {
+        self.model.network.gpu().map(|_| self.state.device.traffic())
     }
 
     /// Dispatches to the GPU in one run of the last input shape; `None` on the CPU, and before the first run.
@@ -275,7 +323,48 @@ impl Session {
         options: &PredictOptions,
         extent: Extent,
     ) -> Result<Vec<Results>> {
-        let Some(first) = images.first() else { return Ok(Vec::new()) };
+        let batch = self.start(images, options, extent)?;
+        self.end(batch)
+    }
+
+    /// Begins to find what the network was trained for in a batch of pictures; [`Session::dequeue`] gives the results.
+    ///
+    /// On a GPU, up to three batches are on their way at the same time: while the device computes one, the next one is
+    /// sent and the results of the last one are made. More than that wait for the oldest, whose results are kept. On the
+    /// CPU, the results are made right here.
+    ///
+    /// Errors as [`Session::predict`] does; then nothing was added. On a GPU some errors show up only with the results.
+    pub fn enqueue(&mut self, images: &[&Image], options: &PredictOptions) -> Result<()> {
+        #[cfg(feature = "gpu")]
+        self.make_room();
+        let batch = self.start(images, options, Extent::Cut)?;
+        self.state.queue.push_back(batch);
+        Ok(())
+    }
+
+    /// The results of the oldest batch of [`Session::enqueue`] that have not been taken; `None` if there is none.
+    pub fn dequeue(&mut self) -> Option<Result<Vec<Results>>> {
+        let batch = self.state.queue.pop_front()?;
+        Some(self.end(batch))
+    }
+
+    /// Ends the oldest batch that is running if no further one may.
+    #[cfg(feature = "gpu")]
+    fn make_room(&mut self) {
+        let is_running = |batch: &Batch| matches!(batch, Batch::Running(_));
+        if self.state.queue.iter().filter(|batch| is_running(batch)).count() < MAX_RUNNING {
+            return;
+        }
+        if let Some(idx) = self.state.queue.iter().position(is_running) {
+            let waits = Batch::Done(Ok(Vec::new()));
+            let oldest = std::mem::replace(&mut self.state.queue[idx], waits);
+            self.state.queue[idx] = Batch::Done(self.end(oldest));
+        }
+    }
+
+    /// Brings pictures into the network. The CPU also carries it out, a GPU has then just begun.
+    fn start(&mut self, images: &[&Image], options: &PredictOptions, extent: Extent) -> Result<Batch> {
+        let Some(first) = images.first() else { return Ok(Batch::Done(Ok(Vec::new()))) };
         self.check(options)?;
         let branches = self.branches(options.head)?;
         let start = Instant::now();
@@ -288,35 +377,111 @@ impl Session {
         let fit = |image: &&Image| Fit::new(image.shape(), imgsz, rect, &self.model.fit);
         let fits = images.iter().map(fit).collect::<Result<Vec<_>>>()?;
         let [h, w] = fits[0].net_hw();
-        let planned = self.prepare(([images.len(), h, w], branches))?;
-        let plan = &planned.plan;
+        let planned = self.plan(([images.len(), h, w], branches))?;
+        let image_hws = images.iter().map(|image| image.shape()).collect();
+        let options = options.clone();
+        let prepared = Prepared { fits, image_hws, planned, options, branches, extent, start };
+        #[cfg(feature = "gpu")]
+        if self.model.network.gpu().is_some() {
+            return self.start_on_gpu(images, prepared);
+        }
 
+        self.fit_to_arena(images, &prepared)?;
+        let preprocessed = Instant::now();
         let Self { model, state } = self;
-        let SessionState { arena, device, letterbox: letterbox_scratch, finish, .. } = state;
+        let SessionState { arena, device, .. } = state;
+        model.network.run(&prepared.planned, arena.as_mut().ok_or_else(no_arena)?, device)?;
+        self.results(&prepared, preprocessed).map(|results| Batch::Done(Ok(results)))
+    }
+
+    /// Sends the pictures to the device, scaled here if it can't do that.
+    #[cfg(feature = "gpu")]
+    fn start_on_gpu(&mut self, images: &[&Image], prepared: Prepared) -> Result<Batch> {
+        let pictures = || {
+            let pairs = images.iter().zip(&prepared.fits);
+            pairs.map(|(image, fit)| match fit {
+                Fit::Letterbox { letterbox, spec } => Some(Picture { image, letterbox, input: spec }),
+                Fit::Crop { .. } => None,
+            })
+        };
+        let pictures: Option<Vec<Picture<'_>>> = pictures().collect();
+        let gpu = self.model.network.gpu();
+        let pictures = pictures.filter(|pictures| gpu.is_some_and(|gpu| pictures_fit(gpu, pictures)));
+        if pictures.is_none() {
+            self.fit_to_arena(images, &prepared)?;
+        }
+        let Self { model, state } = self;
+        let input = match &pictures {
+            Some(pictures) => Input::Pictures(pictures),
+            None => {
+                let arena = state.arena.as_ref().ok_or_else(no_arena)?;
+                Input::Values(arena.as_slice())
+            }
+        };
+        let preprocessed = Instant::now();
+        let wanted = crate::backend::gpu::Wanted::Values;
+        let frame = model.network.start(&prepared.planned, input, wanted, &mut state.device)?;
+        drop(pictures);
+        Ok(Batch::Running(Box::new(RunningBatch { frame, prepared, preprocessed })))
+    }
+
+    /// Waits for a batch.
+    fn end(&mut self, batch: Batch) -> Result<Vec<Results>> {
+        match batch {
+            Batch::Done(results) => results,
+            #[cfg(feature = "gpu")]
+            Batch::Running(running) => {
+                let RunningBatch { mut frame, prepared, preprocessed } = *running;
+                self.make_arena(prepared.planned.plan.arena_len)?;
+                let Self { model, state } = self;
+                let arena = state.arena.as_mut().ok_or_else(no_arena)?;
+                let gpu = model.network.gpu().ok_or_else(no_arena)?;
+                frame.finish(gpu)?;
+                frame.read_values(gpu, arena.as_mut_slice())?;
+                state.device.keep(frame);
+                self.results(&prepared, preprocessed)
+            }
+        }
+    }
+
+    /// Scales the pictures of a batch into the arena on the host.
+    fn fit_to_arena(&mut self, images: &[&Image], prepared: &Prepared) -> Result<()> {
+        let plan = &prepared.planned.plan;
+        self.make_arena(plan.arena_len)?;
+        let Self { model, state } = self;
+        let SessionState { arena, letterbox: scratch, .. } = state;
+        let arena = arena.as_mut().ok_or_else(no_arena)?;
+        clear_halo(model.network.cpu().context(), arena, plan.picture);
+        for (idx, (image, fit)) in images.iter().zip(&prepared.fits).enumerate() {
+            let rows = &mut arena.as_mut_slice()[plan.picture.index(idx, 0, 0)..];
+            fit.write(image, rows, plan.picture.row_stride, scratch)?;
+        }
+        Ok(())
+    }
+
+    /// The results of a batch whose outputs are in the arena.
+    fn results(&mut self, prepared: &Prepared, preprocessed: Instant) -> Result<Vec<Results>> {
+        let inferred = Instant::now();
+        let Prepared { fits, image_hws, planned, options, branches, extent, start } = prepared;
+        let Self { model, state } = self;
+        let SessionState { arena, finish, .. } = state;
         let arena = arena.as_mut().ok_or_else(no_arena)?;
         let context = model.network.cpu().context();
-        clear_halo(context, arena, plan.picture);
-        for (idx, (image, fit)) in images.iter().zip(&fits).enumerate() {
-            let rows = &mut arena.as_mut_slice()[plan.picture.index(idx, 0, 0)..];
-            fit.write(image, rows, plan.picture.row_stride, letterbox_scratch)?;
-        }
-        let preprocessed = Instant::now();
-        model.network.run(&planned, arena, device)?;
-        let inferred = Instant::now();
-
-        let run = Run { context, head: model.network.head(), plan, arena, names: &model.names };
-        let wanted = Wanted { extent, ..wanted(options, branches) };
-        let finish = |(idx, (image, fit)): (usize, (&&Image, &Fit))| {
-            run.finish(idx, image.shape(), fit, &wanted, finish)
+        let run =
+            Run { context, head: model.network.head(), plan: &planned.plan, arena, names: &model.names };
+        let wanted = Wanted { extent: *extent, ..wanted(options, *branches) };
+        let finish = |(idx, (image_hw, fit)): (usize, (&[usize; 2], &Fit))| {
+            run.finish(idx, *image_hw, fit, &wanted, finish)
         };
-        let all = images.iter().zip(&fits).enumerate().map(finish).collect::<Result<Vec<_>>>()?;
-        let per_image = |duration: Duration| duration.as_secs_f64() * 1e3 / images.len() as f64;
+        let all = image_hws.iter().zip(fits).enumerate().map(finish).collect::<Result<Vec<_>>>()?;
+        let per_image = |duration: Duration| duration.as_secs_f64() * 1e3 / fits.len() as f64;
         let speed = Speed {
-            preprocess_ms: per_image(preprocessed - start),
+            preprocess_ms: per_image(preprocessed - *start),
             inference_ms: per_image(inferred - preprocessed),
             postprocess_ms: per_image(inferred.elapsed()),
         };
-        Ok(all.into_iter().map(|results| results.with_input_shape([h, w]).with_speed(speed)).collect())
+        let input_shape = fits[0].net_hw();
+        Ok(all.into_iter().map(|results| results.with_input_shape(input_shape).with_speed(speed)).collect())
     }
 
     fn stride(&self) -> usize {
@@ -334,7 +499,14 @@ impl Session {
 
     /// Makes plan and arena fit the input of `key`.
     fn prepare(&mut self, key: PlanKey) -> Result<Arc<Planned>> {
-        if let (Some((known, planned)), Some(_)) = (&self.state.plan, &self.state.arena)
+        let planned = self.plan(key)?;
+        self.make_arena(planned.plan.arena_len)?;
+        Ok(planned)
+    }
+
+    /// The plan for the input of `key`.
+    fn plan(&mut self, key: PlanKey) -> Result<Arc<Planned>> {
+        if let Some((known, planned)) = &self.state.plan
             && *known == key
         {
             return Ok(Arc::clone(planned));
@@ -348,14 +520,18 @@ impl Session {
             return Err(self.wrong_size([h, w]));
         }
         let planned = self.model.network.plan(key)?;
-        let arena_len = planned.plan.arena_len;
-        if self.state.arena.as_ref().is_none_or(|arena| arena.len() < arena_len) {
-            // The old one goes first, so that both never take memory together.
-            self.state.arena = None;
-            self.state.arena = Some(self.model.network.cpu().arena(arena_len)?);
-        }
         self.state.plan = Some((key, Arc::clone(&planned)));
         Ok(planned)
+    }
+
+    /// Makes the arena on the host at least so many floats long.
+    fn make_arena(&mut self, len: usize) -> Result<()> {
+        if self.state.arena.as_ref().is_none_or(|arena| arena.len() < len) {
+            // The old one goes first, so that both never take memory together.
+            self.state.arena = None;
+            self.state.arena = Some(self.model.network.cpu().arena(len)?);
+        }
+        Ok(())
     }
 
     fn wrong_size(&self, [h, w]: [usize; 2]) -> Error {

@@ -1,5 +1,7 @@
 //! Fitting a picture into a network's input, and the way back.
 
+#[cfg(feature = "gpu")]
+use super::resize;
 use super::resize::Resizer;
 use super::{Image, check_rows};
 use crate::error::{Error, Result};
@@ -162,6 +164,19 @@ impl Letterbox {
     /// What of the input is picture, for the way back.
     pub(crate) fn window(&self) -> Window {
         Window { top_left: self.pad_yx, hw: self.back_hw }
+    }
+
+    /// For each row of the scaled picture: the two rows of the picture that it is made of, and their weights.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn rows(&self) -> impl Iterator<Item = ([usize; 2], [i16; 2])> {
+        resize::rows(self.image_hw[0], self.scaled_hw[0])
+    }
+
+    /// For each column of the scaled picture: the left one of the two of the picture that it is made of, and their
+    /// weights.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn columns(&self) -> impl Iterator<Item = (usize, [i16; 2])> {
+        resize::columns(self.image_hw[1], self.scaled_hw[1])
     }
 
     /// Maps a point `[x, y]` of the input to the picture, where it may fall outside.

@@ -63,18 +63,9 @@ impl Resizer {
 
 impl Columns {
     fn prepare(&mut self, [source_w, result_w]: [usize; 2]) {
-        let one = 1 << WEIGHT_BITS;
-        let ratio = ratio(source_w, result_w);
         self.offsets.clear();
         self.weights.iter_mut().for_each(Vec::clear);
-        for x in 0..result_w {
-            let (left, fraction) = split(x, ratio);
-            let (left, pair) = match usize::try_from(left) {
-                Err(_) => (0, [one, 0]),
-                Ok(left) if left + 1 < source_w => (left, weights(fraction)),
-                // Only the last pixel counts; it is the right one of a pair, so that no pair leaves the row.
-                Ok(_) => (source_w.saturating_sub(2), [0, one]),
-            };
+        for (left, pair) in columns(source_w, result_w) {
             self.offsets.push(left * 3);
             for (all, weight) in self.weights.iter_mut().zip(pair) {
                 all.extend([weight; 3]);
@@ -132,10 +123,7 @@ impl Rows<'_> {
             return;
         }
 
-        let (above, fraction) = split(y, self.ratio_y);
-        let last = self.image.height() as isize - 1;
-        // Beyond the edges both rows are the outermost one, but keep their two weights.
-        let [above, below] = [above, above + 1].map(|y| y.clamp(0, last) as usize);
+        let ([above, below], pair) = row_pair(y, self.image.height(), self.ratio_y);
         let lines = &mut self.tables.lines;
         if lines[0].source_y != Some(above) {
             lines.swap(0, 1);
@@ -148,7 +136,7 @@ impl Rows<'_> {
         }
         // The weights of a row are all the same. As arrays they meet the processor's 16-bit multiplication, which the
         // compiler passes over for a constant that it can widen once.
-        for (all, weight) in self.tables.row_weights.iter_mut().zip(weights(fraction)) {
+        for (all, weight) in self.tables.row_weights.iter_mut().zip(pair) {
             all.fill(weight);
         }
         let lines = self.tables.lines.each_ref().map(|line| line.samples.as_slice());
@@ -163,6 +151,37 @@ fn source_row(image: &Image, y: usize) -> &[u8] {
 /// Source pixels per pixel of the result, by way of its rounded inverse.
 fn ratio(source: usize, result: usize) -> f64 {
     1.0 / (result as f64 / source as f64)
+}
+
+/// For each column of the result: the left one of the two source columns that it is made of, and their weights. Of a
+/// source of one column, only the left one counts.
+pub(super) fn columns(source_w: usize, result_w: usize) -> impl Iterator<Item = (usize, [i16; 2])> {
+    let one = 1 << WEIGHT_BITS;
+    let ratio = ratio(source_w, result_w);
+    (0..result_w).map(move |x| {
+        let (left, fraction) = split(x, ratio);
+        match usize::try_from(left) {
+            Err(_) => (0, [one, 0]),
+            Ok(left) if left + 1 < source_w => (left, weights(fraction)),
+            // Only the last pixel counts; it is the right one of a pair, so that no pair leaves the row.
+            Ok(_) if source_w > 1 => (source_w - 2, [0, one]),
+            Ok(_) => (0, [one, 0]),
+        }
+    })
+}
+
+/// For each row of the result: the two source rows that it is made of, and their weights.
+#[cfg(feature = "gpu")]
+pub(super) fn rows(source_h: usize, result_h: usize) -> impl Iterator<Item = ([usize; 2], [i16; 2])> {
+    let ratio = ratio(source_h, result_h);
+    (0..result_h).map(move |y| row_pair(y, source_h, ratio))
+}
+
+fn row_pair(y: usize, source_h: usize, ratio: f64) -> ([usize; 2], [i16; 2]) {
+    let (above, fraction) = split(y, ratio);
+    let last = source_h as isize - 1;
+    // Beyond the edges both rows are the outermost one, but keep their two weights.
+    ([above, above + 1].map(|y| y.clamp(0, last) as usize), weights(fraction))
 }
 
 /// The source position of the center of pixel `at`: whole part, which may be -1, and fraction.

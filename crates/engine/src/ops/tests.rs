@@ -189,7 +189,7 @@ mod on_gpu {
 
     use super::{Surroundings, place};
     use crate::Tensor;
-    use crate::backend::gpu::{Gpu, GpuWeights, Program, Runner, Upload, for_tests};
+    use crate::backend::gpu::{FoundLayout, Frame, Gpu, GpuWeights, Program, Stages, Upload, for_tests};
     use crate::ops::{ConvWeights, Op, StepIo, gpu};
 
     /// Largest differences from the reference, relative to the larger of one and the largest expected value. Inputs and
@@ -247,12 +247,14 @@ mod on_gpu {
         let mut packed = GpuWeights::default();
         gpu::pack(&mut op, weights, &mut packed);
         let io = StepIo { inputs: &views, output, scratch: Scratch { offset: 0, len: 0 } };
-        let jobs = gpu::jobs(&op, &packed, &io).into_iter().map(|job| (1, job));
+        let network = gpu::jobs(&op, &packed, &io).into_iter().map(|job| (1, job)).collect();
+        let stages = Stages { network, ..Stages::default() };
         let upload = Upload::alike(0..next);
-        let program =
-            Program::of_jobs(gpu, jobs, next, upload, std::iter::once(0..next).collect()).expect("a program");
+        let outputs = std::iter::once(0..next).collect();
+        let program = Program::of_stages(gpu, stages, next, upload, outputs, FoundLayout::default())
+            .expect("a program");
         let buffer = gpu.weights_buffer(&packed.values).expect("memory");
-        let mut runner = Runner::new(gpu, Arc::new(program), &buffer, None).expect("a runner");
+        let mut frame = Frame::new(gpu, Arc::new(program), &buffer, None).expect("a frame");
         let untouched = |arena: &Arena| {
             let mut rest = arena.as_slice().to_vec();
             for (image, y, x) in crate::ops::triples(output.n, output.h, output.w) {
@@ -261,7 +263,7 @@ mod on_gpu {
             gpu.rounded(&rest).into_iter().map(f32::to_bits).collect::<Vec<_>>()
         };
         let before = untouched(&arena);
-        runner.run(gpu, &mut arena).expect("a run");
+        frame.run(gpu, arena.as_mut_slice()).expect("a run");
         assert!(untouched(&arena) == before, "{op:?} on the GPU: wrote beside its output");
 
         let mut out = Tensor::zeros(out_shape.to_vec()).expect("a shape");

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use ferroyolo_shaders::{Element, Lanes, Shader};
+use ferroyolo_shaders::{Element, Lanes, Shader, Third};
 
 use super::adapter::{Adapter, choose};
 use crate::error::{Error, Result};
@@ -26,8 +26,8 @@ pub(crate) struct Gpu {
     pub(super) queue: wgpu::Queue,
     adapter: Adapter,
     element: Element,
-    /// Without and with weights.
-    layouts: [wgpu::BindGroupLayout; 2],
+    /// In the order of [`Third::ALL`].
+    layouts: [wgpu::BindGroupLayout; Third::ALL.len()],
     pipelines: Mutex<HashMap<PipelineKey, Arc<wgpu::ComputePipeline>>>,
     fault: Fault,
 }
@@ -64,7 +64,7 @@ impl Gpu {
             Error::device("gpu", format!("{} could not be opened", adapter.name)).with_source(cause)
         })?;
         let fault = watch(&device);
-        let layouts = [2, 3].map(|n_buffers| bind_group_layout(&device, n_buffers));
+        let layouts = Third::ALL.map(|third| bind_group_layout(&device, third));
         Ok(Self { device, queue, adapter, element, layouts, pipelines: Mutex::default(), fault })
     }
 
@@ -135,6 +135,26 @@ impl Gpu {
 
     /// A buffer of `bytes` bytes, of at least one vector. Errors if the device has no memory for it.
     pub(super) fn buffer(&self, label: &str, bytes: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
+        self.create(label, bytes, usage, false)
+    }
+
+    /// As [`Gpu::buffer`], ready to be written by the host.
+    pub(super) fn mapped_buffer(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+    ) -> Result<wgpu::Buffer> {
+        self.create(label, bytes, usage, true)
+    }
+
+    fn create(
+        &self,
+        label: &str,
+        bytes: u64,
+        usage: wgpu::BufferUsages,
+        mapped_at_creation: bool,
+    ) -> Result<wgpu::Buffer> {
         let limit = self.device.limits().max_buffer_size;
         if bytes > limit {
             let message =
@@ -143,8 +163,7 @@ impl Gpu {
         }
         self.guarded(|| {
             let size = bytes.max(16).next_multiple_of(16);
-            let descriptor =
-                wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
+            let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation };
             self.device.create_buffer(&descriptor)
         })
     }
@@ -190,7 +209,7 @@ impl Gpu {
 
     /// The buffers that a shader takes.
     pub(super) fn layout(&self, shader: &Shader) -> &wgpu::BindGroupLayout {
-        &self.layouts[usize::from(shader.has_weights)]
+        &self.layouts[shader.third as usize]
     }
 
     /// Does something with the device, and turns what it complains of into an error.
@@ -247,18 +266,18 @@ fn watch(device: &wgpu::Device) -> Fault {
     fault
 }
 
-fn bind_group_layout(device: &wgpu::Device, n_buffers: u32) -> wgpu::BindGroupLayout {
-    let entry = |binding| wgpu::BindGroupLayoutEntry {
+fn bind_group_layout(device: &wgpu::Device, third: Third) -> wgpu::BindGroupLayout {
+    let entry = |binding, is_written: bool| wgpu::BindGroupLayoutEntry {
         binding,
         visibility: wgpu::ShaderStages::COMPUTE,
         ty: wgpu::BindingType::Buffer {
-            // Jobs, arena, weights: only the arena is written.
-            ty: wgpu::BufferBindingType::Storage { read_only: binding != 1 },
+            ty: wgpu::BufferBindingType::Storage { read_only: !is_written },
             has_dynamic_offset: false,
             min_binding_size: None,
         },
         count: None,
     };
-    let entries: Vec<_> = (0..n_buffers).map(entry).collect();
+    let mut entries = vec![entry(0, false), entry(1, true)];
+    entries.extend(third.name().map(|_| entry(2, third.is_written())));
     device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: None, entries: &entries })
 }

@@ -3,26 +3,30 @@
 //! - [`adapters`] says what there is, [`Gpu`] is an open device with its compiled pipelines;
 //! - an op becomes one or several [`Job`]s (`ops/<op>/gpu.rs`);
 //! - a [`Program`] is a plan as dispatches: jobs of one round and one kind go together;
-//! - a [`Runner`] is a session's part: buffers and bind groups, made once, and the way there and back.
+//! - a [`Frame`] is a session's part: buffers and bind groups, made once, and the way there and back. A session that has
+//!   several pictures on the way has as many frames.
 //!
 //! All activations lie in one buffer, as on the CPU, without a halo. It is bound for reading and writing at once, so that
 //! an op may read some channels of a buffer and write others.
 
 mod adapter;
 mod device;
+mod frame;
 mod job;
+mod picture;
 mod program;
-mod runner;
 #[cfg(test)]
 mod tests;
 
 pub use adapter::{Adapter, adapters};
 pub(crate) use device::Gpu;
+pub use frame::Traffic;
+pub(crate) use frame::{Frame, Input, Wanted};
 pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
+pub(crate) use picture::{Picture, fit as pictures_fit};
 #[cfg(test)]
-pub(crate) use program::Upload;
+pub(crate) use program::{FoundLayout, Stages, Upload};
 pub(crate) use program::{GpuTarget, Program};
-pub(crate) use runner::Runner;
 
 /// A device for tests, on the first usable adapter with these numbers. None if there is none, which is told; in CI that
 /// is a failure.

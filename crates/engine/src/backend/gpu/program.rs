@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::device::{Gpu, PipelineKey};
 use super::job::{GpuWeights, Job};
+use super::picture;
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Order, Plan, Target, ValueId};
 use crate::ops::{Hw, Op, StepIo, gpu};
@@ -37,13 +38,34 @@ const GROUP: usize = 16;
 /// A plan as a device carries it out. Shared by sessions.
 #[derive(Debug)]
 pub(crate) struct Program {
-    pub(super) dispatches: Vec<Dispatch>,
+    /// What scales pictures into the input, what the network computes, and what looks for objects in its outputs.
+    stages: [Vec<Dispatch>; 3],
     /// The jobs of all dispatches.
     pub(super) jobs: wgpu::Buffer,
     pub(super) arena_len: usize,
     pub(super) input: Upload,
     /// Elements that the host reads, in order, without overlap.
     pub(super) outputs: Vec<Range<usize>>,
+    pub(super) found: FoundLayout,
+}
+
+/// The buffer of what is found, in words.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FoundLayout {
+    /// All of it. The first ones are the parameters that the host sends with each run.
+    pub len: usize,
+    /// So many of the first ones are read by the host with each run.
+    pub n_read: usize,
+}
+
+/// What is done on a device, each job with its round.
+#[derive(Debug, Default)]
+pub(crate) struct Stages {
+    /// Scales pictures into the input.
+    pub input: Vec<(usize, Job)>,
+    pub network: Vec<(usize, Job)>,
+    /// Looks for objects in the outputs.
+    pub found: Vec<(usize, Job)>,
 }
 
 /// What the host writes, and where the device wants it.
@@ -60,6 +82,12 @@ impl Upload {
     #[cfg(test)]
     pub(crate) fn alike(range: Range<usize>) -> Self {
         Self { range, pixel: [1, 1] }
+    }
+
+    /// Elements on the device.
+    pub(super) fn len(&self) -> usize {
+        let [n, stride] = self.pixel;
+        if n == stride { self.range.len() } else { self.range.len() / n * stride }
     }
 
     /// The values as they go to the device, zeros between the pixels.
@@ -130,67 +158,90 @@ impl Program {
             let jobs = gpu::jobs(&graph.nodes[step.node].op, weights, &io);
             jobs.into_iter().map(|job| (step.round, job))
         });
+        let stages = Stages {
+            input: picture::jobs(&plan.input).into_iter().map(|job| (1, job)).collect(),
+            network: jobs.collect(),
+            found: Vec::new(),
+        };
         let (picture, pixel) = (plan.picture, [plan.picture.pixel_stride, plan.input.pixel_stride]);
         let range = picture.offset..picture.offset + picture.n * picture.image_stride;
         // A pixel of a whole vector is a whole number of bytes in any number format.
         let range = if pixel[0] == pixel[1] { whole_groups(range) } else { range };
         let input = Upload { range, pixel };
-        Self::of_jobs(gpu, jobs, plan.arena_len, input, output_ranges(plan, wanted))
+        let outputs = output_ranges(plan, wanted);
+        Self::of_stages(gpu, stages, plan.arena_len, input, outputs, FoundLayout::default())
     }
 
-    /// A program of jobs, each with its round.
-    pub(crate) fn of_jobs(
+    /// A program of jobs.
+    pub(crate) fn of_stages(
         gpu: &Gpu,
-        jobs: impl Iterator<Item = (usize, Job)>,
+        stages: Stages,
         arena_len: usize,
         input: Upload,
         outputs: Vec<Range<usize>>,
+        found: FoundLayout,
     ) -> Result<Self> {
-        let limits = gpu.device.limits();
-        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-        let vector_bytes = 4 * gpu.element_bytes();
-        // The window begins at an aligned place before the first weight.
-        let window = gpu.max_binding_bytes().saturating_sub(alignment) / vector_bytes;
-        let mut dispatches = Vec::new();
-        let mut words: Vec<u32> = Vec::new();
-        for draft in drafts(jobs, window) {
-            draft.check(gpu, window)?;
-            let window = draft.weights.map_or(0..0, |range| {
-                let start = u64::from(range.start) * vector_bytes / alignment * alignment;
-                start..u64::from(range.end) * vector_bytes
-            });
-            let first_vector = u32::try_from(window.start / vector_bytes).unwrap_or(u32::MAX);
-            words.resize(words.len().next_multiple_of((alignment as usize).div_ceil(4)), 0);
-            let first_word = words.len();
-            let mut first_workgroup = 0u32;
-            for job in draft.jobs {
-                let place = words.len();
-                words.extend(&job.words);
-                words[place] = first_workgroup;
-                if let Some((_, members)) = job.weights {
-                    members.iter().for_each(|member| words[place + member] -= first_vector);
-                }
-                first_workgroup = u32::try_from(job.workgroups)
-                    .ok()
-                    .and_then(|n| first_workgroup.checked_add(n))
-                    .ok_or_else(|| Error::limit("gpu", "a picture of too many pixels"))?;
-            }
-            dispatches.push(Dispatch {
-                pipeline: gpu.pipeline(&draft.key)?,
-                key: draft.key,
-                jobs: first_word as u64 * 4..words.len() as u64 * 4,
-                weights: window,
-                workgroups: grid(first_workgroup, limits.max_compute_workgroups_per_dimension),
-            });
-        }
+        let mut words = Vec::new();
+        let Stages { input: pictures, network, found: finders } = stages;
+        let stages = [
+            dispatches(gpu, pictures, &mut words)?,
+            dispatches(gpu, network, &mut words)?,
+            dispatches(gpu, finders, &mut words)?,
+        ];
         let jobs = gpu.buffer_with("jobs", bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE)?;
-        Ok(Self { dispatches, jobs, arena_len, input, outputs })
+        Ok(Self { stages, jobs, arena_len, input, outputs, found })
     }
 
-    /// How often the device is asked to do something for a picture.
-    pub(crate) fn n_dispatches(&self) -> usize {
-        self.dispatches.len()
+    /// The dispatches of each stage, in order.
+    pub(super) fn stages(&self) -> [&[Dispatch]; 3] {
+        self.stages.each_ref().map(Vec::as_slice)
     }
+
+    /// How often the device is asked to compute something for a picture.
+    pub(crate) fn n_dispatches(&self) -> usize {
+        self.stages.iter().map(Vec::len).sum()
+    }
+}
+
+/// Jobs with their rounds as dispatches; their words are appended to `words`.
+fn dispatches(gpu: &Gpu, jobs: Vec<(usize, Job)>, words: &mut Vec<u32>) -> Result<Vec<Dispatch>> {
+    let limits = gpu.device.limits();
+    let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+    let vector_bytes = 4 * gpu.element_bytes();
+    // The window begins at an aligned place before the first weight.
+    let window = gpu.max_binding_bytes().saturating_sub(alignment) / vector_bytes;
+    let mut dispatches = Vec::new();
+    for draft in drafts(jobs.into_iter(), window) {
+        draft.check(gpu, window)?;
+        let window = draft.weights.map_or(0..0, |range| {
+            let start = u64::from(range.start) * vector_bytes / alignment * alignment;
+            start..u64::from(range.end) * vector_bytes
+        });
+        let first_vector = u32::try_from(window.start / vector_bytes).unwrap_or(u32::MAX);
+        words.resize(words.len().next_multiple_of((alignment as usize).div_ceil(4)), 0);
+        let first_word = words.len();
+        let mut first_workgroup = 0u32;
+        for job in draft.jobs {
+            let place = words.len();
+            words.extend(&job.words);
+            words[place] = first_workgroup;
+            if let Some((_, members)) = job.weights {
+                members.iter().for_each(|member| words[place + member] -= first_vector);
+            }
+            first_workgroup = u32::try_from(job.workgroups)
+                .ok()
+                .and_then(|n| first_workgroup.checked_add(n))
+                .ok_or_else(|| Error::limit("gpu", "a picture of too many pixels"))?;
+        }
+        dispatches.push(Dispatch {
+            pipeline: gpu.pipeline(&draft.key)?,
+            key: draft.key,
+            jobs: first_word as u64 * 4..words.len() as u64 * 4,
+            weights: window,
+            workgroups: grid(first_workgroup, limits.max_compute_workgroups_per_dimension),
+        });
+    }
+    Ok(dispatches)
 }
 
 /// Errors if a shader can't reach all of an arena.

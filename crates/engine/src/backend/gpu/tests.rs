@@ -3,7 +3,7 @@
 use ferroyolo_shaders::{Element, Lanes, Shader};
 use naga::TypeInner;
 
-use super::{Gpu, for_tests};
+use super::{FoundLayout, Gpu, Program, Stages, Upload, for_tests, picture};
 use crate::backend::Cpu;
 use crate::error::ErrorKind;
 use crate::modules::Branches;
@@ -27,6 +27,7 @@ fn jobs_are_laid_out_alike() {
         (ferroyolo_shaders::CONV2D, conv2d::gpu::ConvJob::FIELDS),
         (ferroyolo_shaders::CONV2D_DEPTHWISE, conv2d::gpu::DepthwiseJob::FIELDS),
         (ferroyolo_shaders::GLOBAL_AVG_POOL, global_avg_pool::gpu::MeanJob::FIELDS),
+        (ferroyolo_shaders::LETTERBOX, picture::LetterboxJob::FIELDS),
         (ferroyolo_shaders::RESAMPLE, upsample::gpu::ResampleJob::FIELDS),
         (ferroyolo_shaders::WINDOW_POOL, max_pool2d::gpu::PoolJob::FIELDS),
     ];
@@ -88,9 +89,10 @@ fn workgroup_memory_that_is_too_small_is_told() {
     let inputs = [view(0, 32 + 32 + 4096)];
     let scratch = ferroyolo_kernels::Scratch { offset: 0, len: 0 };
     let io = crate::ops::StepIo { inputs: &inputs, output: view(1 << 16, 4096), scratch };
-    let jobs = std::iter::once((1, attention::gpu::job(&op, &io)));
-    let error = super::Program::of_jobs(&gpu, jobs, 1 << 17, super::Upload::alike(0..16), Vec::new())
-        .expect_err("too much");
+    let stages = Stages { network: vec![(1, attention::gpu::job(&op, &io))], ..Stages::default() };
+    let error =
+        Program::of_stages(&gpu, stages, 1 << 17, Upload::alike(0..16), Vec::new(), FoundLayout::default())
+            .expect_err("too much");
     assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
     assert!(error.to_string().contains("workgroup memory"), "{error}");
 }

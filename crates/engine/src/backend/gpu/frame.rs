@@ -1,0 +1,375 @@
+//! One run after the other on a device: buffers and bind groups, made once, and the way there and back.
+
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+use ferroyolo_shaders::Third;
+
+use super::device::Gpu;
+use super::picture::{self, Picture};
+use super::program::{Dispatch, Program};
+use crate::error::{Error, Result};
+
+/// A device that has not answered for so long is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Bytes between the parts of what is sent.
+const ALIGNMENT: u64 = 16;
+
+/// What a network sees.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Input<'a> {
+    /// An arena on the host, in which a fitted picture lies where the plan wants it.
+    Values(&'a [f32]),
+    /// Pictures of a batch, which the device scales.
+    Pictures(&'a [Picture<'a>]),
+}
+
+/// What is brought back.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Wanted<'a> {
+    /// The maps that a head decodes, [`Program::outputs`].
+    Values,
+    /// What is found by the shaders behind the network, with these parameters.
+    #[expect(dead_code, reason = "heads are decoded on the host")]
+    Found(&'a [u32]),
+}
+
+/// Bytes that went to the device and came back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// To the device.
+    pub uploaded: u64,
+    /// From the device.
+    pub read_back: u64,
+}
+
+/// Everything on the device for runs of one program, one at a time. Several frames run one behind the other: while one
+/// computes, the next one is filled and the last one read.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    program: Arc<Program>,
+    weights: wgpu::Buffer,
+    arena: wgpu::Buffer,
+    /// Written by the host; mapped unless a run is on its way.
+    upload: wgpu::Buffer,
+    picture: wgpu::Buffer,
+    found: wgpu::Buffer,
+    /// Read by the host.
+    readback: wgpu::Buffer,
+    /// For the program's stages.
+    groups: [Vec<wgpu::BindGroup>; 3],
+    running: Option<Running>,
+    traffic: Traffic,
+}
+
+/// A run on its way.
+#[derive(Debug)]
+struct Running {
+    submission: wgpu::SubmissionIndex,
+    /// Of `readback` and `upload`.
+    mapped: [mpsc::Receiver<Mapped>; 2],
+}
+
+type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
+
+impl Frame {
+    /// `weights` is the buffer with all weights of the network. The buffers of `last`, which may have run another
+    /// program, are used again where they are large enough.
+    pub(crate) fn new(
+        gpu: &Gpu,
+        program: Arc<Program>,
+        weights: &wgpu::Buffer,
+        last: Option<Self>,
+    ) -> Result<Self> {
+        use wgpu::BufferUsages as Usage;
+        let [mut arena, mut upload, mut picture, mut found, mut readback] = [const { None }; 5];
+        if let Some(last) = last.filter(|last| last.running.is_none()) {
+            [arena, upload, picture, found, readback] =
+                [last.arena, last.upload, last.picture, last.found, last.readback].map(Some);
+        }
+        let fit = |old: Option<wgpu::Buffer>, label, bytes, usage| match old {
+            Some(old) if old.size() >= bytes => Ok(old),
+            _ => gpu.buffer(label, bytes, usage),
+        };
+        let bytes = |n: usize| n as u64 * gpu.element_bytes();
+        let inside = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+        let n_outputs = bytes(program.outputs.iter().map(ExactSizeIterator::len).sum());
+        let read = n_outputs.max(4 * program.found.n_read as u64);
+        let arena = fit(arena, "activations", bytes(program.arena_len), inside)?;
+        let picture = fit(picture, "pictures", 0, Usage::STORAGE | Usage::COPY_DST)?;
+        let found = fit(found, "found", 4 * program.found.len as u64, inside)?;
+        let readback = fit(readback, "outputs", read, Usage::MAP_READ | Usage::COPY_DST)?;
+        let upload = upload.map_or_else(|| upload_buffer(gpu, 0), Ok)?;
+        let mut frame = Self {
+            program,
+            weights: weights.clone(),
+            arena,
+            upload,
+            picture,
+            found,
+            readback,
+            groups: Default::default(),
+            running: None,
+            traffic: Traffic::default(),
+        };
+        frame.groups = gpu.guarded(|| frame.program.stages().map(|stage| frame.bind(gpu, stage)))?;
+        Ok(frame)
+    }
+
+    /// Whether this was made for `program`.
+    pub(crate) fn is_for(&self, program: &Arc<Program>) -> bool {
+        Arc::ptr_eq(&self.program, program)
+    }
+
+    /// Bytes of the arena.
+    pub(crate) fn arena_bytes(&self) -> u64 {
+        self.arena.size()
+    }
+
+    /// What the last run sent and read.
+    pub(crate) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    fn bind(&self, gpu: &Gpu, stage: &[Dispatch]) -> Vec<wgpu::BindGroup> {
+        let part = |buffer, range: &Range<u64>| {
+            let size = wgpu::BufferSize::new(range.end - range.start);
+            wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: range.start, size })
+        };
+        let group = |dispatch: &Dispatch| {
+            let shader = &dispatch.key.shader;
+            let third = match shader.third {
+                Third::None => None,
+                Third::Weights => Some(part(&self.weights, &dispatch.weights)),
+                Third::Picture => Some(self.picture.as_entire_binding()),
+                Third::Found => Some(self.found.as_entire_binding()),
+            };
+            let first = [part(&self.program.jobs, &dispatch.jobs), self.arena.as_entire_binding()];
+            let entries: Vec<_> = (0..)
+                .zip(first.into_iter().chain(third))
+                .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+                .collect();
+            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(shader.name),
+                layout: gpu.layout(shader),
+                entries: &entries,
+            })
+        };
+        stage.iter().map(group).collect()
+    }
+
+    /// Makes room for so many bytes of pictures, and for so many in all that are sent.
+    fn grow(&mut self, gpu: &Gpu, pictures: u64, all: u64) -> Result<()> {
+        if self.picture.size() < pictures {
+            let usage = wgpu::BufferUsages::STORAGE | wgpu::BufferUsages::COPY_DST;
+            self.picture = gpu.buffer("pictures", pictures, usage)?;
+            let stage = gpu.guarded(|| self.bind(gpu, self.program.stages()[0]))?;
+            self.groups[0] = stage;
+        }
+        if self.upload.size() < all {
+            self.upload = upload_buffer(gpu, all)?;
+        }
+        Ok(())
+    }
+
+    /// Starts a run, which [`Frame::finish`] waits for. A frame whose run failed can't be used again.
+    pub(crate) fn start(&mut self, gpu: &Gpu, input: Input<'_>, wanted: Wanted<'_>) -> Result<()> {
+        debug_assert!(self.running.is_none(), "a frame has one run at a time");
+        let sent = match input {
+            Input::Values(_) => self.program.input.len() as u64 * gpu.element_bytes(),
+            Input::Pictures(pictures) => picture::bytes(pictures).map_or(u64::MAX, |bytes| bytes as u64),
+        };
+        let parameters: &[u32] = match wanted {
+            Wanted::Values => &[],
+            Wanted::Found(parameters) => parameters,
+        };
+        let parameters_at = sent.checked_next_multiple_of(ALIGNMENT).ok_or_else(|| too_large(gpu))?;
+        let parameters_bytes = 4 * parameters.len() as u64;
+        let is_pictures = matches!(input, Input::Pictures(_));
+        self.grow(gpu, if is_pictures { sent } else { 0 }, parameters_at + parameters_bytes)?;
+        self.fill(gpu, input, parameters_at, parameters)?;
+
+        let program = &self.program;
+        let bytes = |n: usize| n as u64 * gpu.element_bytes();
+        let [input_stage, network, found_stage] = program.stages();
+        let mut read_back = 0;
+        let submission = gpu.guarded(|| {
+            self.upload.unmap();
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            let (to, place) = match input {
+                Input::Values(_) => (&self.arena, bytes(program.input.range.start)),
+                Input::Pictures(_) => (&self.picture, 0),
+            };
+            encoder.copy_buffer_to_buffer(&self.upload, 0, to, place, sent);
+            if parameters_bytes > 0 {
+                let (from, to) = (&self.upload, &self.found);
+                encoder.copy_buffer_to_buffer(from, parameters_at, to, 0, parameters_bytes);
+            }
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                let stages = [
+                    (is_pictures, input_stage, &self.groups[0]),
+                    (true, network, &self.groups[1]),
+                    (matches!(wanted, Wanted::Found(_)), found_stage, &self.groups[2]),
+                ];
+                for (_, stage, groups) in stages.into_iter().filter(|(runs, ..)| *runs) {
+                    for (dispatch, group) in stage.iter().zip(groups) {
+                        pass.set_pipeline(&dispatch.pipeline);
+                        pass.set_bind_group(0, group, &[]);
+                        let [x, y] = dispatch.workgroups;
+                        pass.dispatch_workgroups(x, y, 1);
+                    }
+                }
+            }
+            match wanted {
+                Wanted::Values => {
+                    for range in &program.outputs {
+                        let len = bytes(range.len());
+                        let from = bytes(range.start);
+                        encoder.copy_buffer_to_buffer(&self.arena, from, &self.readback, read_back, len);
+                        read_back += len;
+                    }
+                }
+                Wanted::Found(_) => {
+                    read_back = 4 * program.found.n_read as u64;
+                    encoder.copy_buffer_to_buffer(&self.found, 0, &self.readback, 0, read_back);
+                }
+            }
+            gpu.queue.submit([encoder.finish()])
+        })?;
+        let mapped = gpu.guarded(|| {
+            [(&self.readback, wgpu::MapMode::Read), (&self.upload, wgpu::MapMode::Write)].map(map)
+        })?;
+        self.running = Some(Running { submission, mapped });
+        self.traffic = Traffic { uploaded: parameters_at + parameters_bytes, read_back };
+        Ok(())
+    }
+
+    /// Writes what is sent into the mapped buffer.
+    fn fill(&self, gpu: &Gpu, input: Input<'_>, parameters_at: u64, parameters: &[u32]) -> Result<()> {
+        let mut view = self.upload.get_mapped_range_mut(..).map_err(|cause| {
+            Error::device("gpu", format!("{} can't be written to", gpu.adapter().name)).with_source(cause)
+        })?;
+        let mut put =
+            |place: usize, bytes: &[u8]| view.slice(place..place + bytes.len()).copy_from_slice(bytes);
+        match input {
+            Input::Values(host) => put(0, &gpu.encode(&self.program.input.values(host))),
+            Input::Pictures(pictures) => picture::write(pictures, &mut put),
+        }
+        put(parameters_at as usize, bytemuck::cast_slice(parameters));
+        Ok(())
+    }
+
+    /// Takes the picture in an arena on the host through the network, and brings the outputs back to their places there.
+    pub(crate) fn run(&mut self, gpu: &Gpu, host: &mut [f32]) -> Result<()> {
+        self.start(gpu, Input::Values(host), Wanted::Values)?;
+        self.finish(gpu)?;
+        self.read_values(gpu, host)
+    }
+
+    /// Waits until the run is through.
+    pub(crate) fn finish(&mut self, gpu: &Gpu) -> Result<()> {
+        match self.running.take() {
+            Some(Running { submission, mapped }) => wait(gpu, submission, &mapped),
+            None => Err(Error::device("gpu", "there is no run to wait for")),
+        }
+    }
+
+    /// Writes the outputs of a finished run that wanted [`Wanted::Values`] to their places in an arena on the host.
+    pub(crate) fn read_values(&self, gpu: &Gpu, host: &mut [f32]) -> Result<()> {
+        self.read(gpu, |view| {
+            let mut place = 0;
+            for range in &self.program.outputs {
+                let len = range.len() * gpu.element_bytes() as usize;
+                gpu.decode(&view[place..place + len], &mut host[range.clone()]);
+                place += len;
+            }
+        })
+    }
+
+    /// The first words that a finished run with [`Wanted::Found`] has found.
+    #[expect(dead_code, reason = "heads are decoded on the host")]
+    pub(crate) fn read_found(&self, gpu: &Gpu, words: &mut Vec<u32>) -> Result<()> {
+        let n_bytes = 4 * self.program.found.n_read;
+        words.clear();
+        self.read(gpu, |view| words.extend_from_slice(bytemuck::cast_slice(&view[..n_bytes])))
+    }
+
+    /// Appends further words of what was found, by way of another submission.
+    #[expect(dead_code, reason = "heads are decoded on the host")]
+    pub(crate) fn fetch_found(&mut self, gpu: &Gpu, range: Range<usize>, words: &mut Vec<u32>) -> Result<()> {
+        let room = (self.readback.size() / 4) as usize;
+        let mut start = range.start;
+        while start < range.end {
+            let n = room.min(range.end - start);
+            let submission = gpu.guarded(|| {
+                let mut encoder =
+                    gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                let (from, bytes) = (4 * start as u64, 4 * n as u64);
+                encoder.copy_buffer_to_buffer(&self.found, from, &self.readback, 0, bytes);
+                gpu.queue.submit([encoder.finish()])
+            })?;
+            let mapped = gpu.guarded(|| map((&self.readback, wgpu::MapMode::Read)))?;
+            wait(gpu, submission, &[mapped])?;
+            self.read(gpu, |view| words.extend_from_slice(bytemuck::cast_slice(&view[..4 * n])))?;
+            self.traffic.read_back += 4 * n as u64;
+            start += n;
+        }
+        Ok(())
+    }
+
+    /// Looks at what came back, and gives the buffer back to the device.
+    fn read(&self, gpu: &Gpu, look: impl FnOnce(&[u8])) -> Result<()> {
+        {
+            let view = self.readback.get_mapped_range(..).map_err(|cause| {
+                let message = format!("the outputs of {} can't be read", gpu.adapter().name);
+                Error::device("gpu", message).with_source(cause)
+            })?;
+            look(&view);
+        }
+        self.readback.unmap();
+        Ok(())
+    }
+}
+
+fn too_large(gpu: &Gpu) -> Error {
+    Error::limit("gpu", format!("pictures that are too large for {}", gpu.adapter().name))
+}
+
+/// A mapped buffer for what is sent.
+fn upload_buffer(gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer> {
+    gpu.mapped_buffer("upload", bytes, wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC)
+}
+
+/// Asks for a buffer; the answer comes while somebody waits for the device.
+fn map((buffer, mode): (&wgpu::Buffer, wgpu::MapMode)) -> mpsc::Receiver<Mapped> {
+    let (sender, receiver) = mpsc::channel();
+    buffer.map_async(mode, .., move |result| {
+        // Nobody waits any more if the run was given up.
+        let _ = sender.send(result);
+    });
+    receiver
+}
+
+/// Waits for a submission, and for the buffers that were asked for behind it.
+fn wait(gpu: &Gpu, submission: wgpu::SubmissionIndex, mapped: &[mpsc::Receiver<Mapped>]) -> Result<()> {
+    let name = &gpu.adapter().name;
+    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+    // wgpu panics if the device is lost while it waits. By then it has said so, which is checked first.
+    let polled = catch_unwind(AssertUnwindSafe(|| gpu.device.poll(wait)));
+    gpu.check()?;
+    let polled = polled.map_err(|_| Error::device("gpu", format!("{name} was lost during a run")))?;
+    polled.map_err(|cause| Error::device("gpu", format!("{name} does not answer")).with_source(cause))?;
+    for answer in mapped {
+        let mapped = answer
+            .recv_timeout(PATIENCE)
+            .map_err(|_| Error::device("gpu", format!("{name} gave no outputs")))?;
+        mapped.map_err(|cause| {
+            Error::device("gpu", format!("the buffers of {name} can't be reached")).with_source(cause)
+        })?;
+    }
+    Ok(())
+}

@@ -6,7 +6,7 @@ use std::time::Instant;
 use ferroyolo_kernels::{Arena, View, clear_halo};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Frame, Gpu, GpuTarget, GpuWeights, Input, Program, Traffic, Wanted};
+use crate::backend::gpu::{Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Wanted};
 use crate::backend::{Cpu, CpuTarget};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
@@ -217,7 +217,7 @@ impl Network {
             #[cfg(feature = "gpu")]
             Place::Gpu(on) => {
                 let plan = Plan::new(&self.graph, &GpuTarget, shape, wanted)?;
-                let program = Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted)?;
+                let program = Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted, &mut Guess)?;
                 Ok(Planned { plan, program: Some(Arc::new(program)) })
             }
         }

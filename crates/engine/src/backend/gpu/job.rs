@@ -5,9 +5,12 @@ use std::ops::Range;
 use ferroyolo_kernels::View;
 use ferroyolo_shaders::{Lanes, Shader};
 
+use super::variant::Product;
+
 /// A piece of work for one shader.
 #[derive(Clone, Debug)]
 pub(crate) struct Job {
+    /// The shader; of a product any that does such.
     pub shader: Shader,
     /// Values of override constants; those that are absent keep the shader's own.
     pub overrides: Vec<(&'static str, u32)>,
@@ -19,6 +22,8 @@ pub(crate) struct Job {
     pub words: Vec<u32>,
     /// The weights that are read, in vectors of four, and the members that count from the first of all weights.
     pub weights: Option<(Range<u32>, &'static [usize])>,
+    /// Of what is cut into workgroups by the dispatch that it gets into, which adds overrides, too.
+    pub product: Option<Product>,
 }
 
 /// Declares the `Job` of a shader: words with the names and the order of the WGSL struct.
@@ -77,6 +82,7 @@ pub(crate) fn elementwise(shader: Shader, words: Vec<u32>, inputs: &[View], outp
         workgroup_bytes: 0,
         words,
         weights: None,
+        product: None,
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! - [`adapters`] says what there is, [`Gpu`] is an open device with its compiled pipelines;
 //! - an op becomes one or several [`Job`]s (`ops/<op>/gpu.rs`);
+//! - convolutions leave open how they are cut into workgroups: a dispatch chooses one [`variant`] for all its jobs;
 //! - a [`Program`] is a plan as dispatches: jobs of one round and one kind go together;
 //! - a [`Frame`] is a session's part: buffers and bind groups, made once, and the way there and back. A session that has
 //!   several pictures on the way has as many frames.
@@ -17,6 +18,7 @@ mod picture;
 mod program;
 #[cfg(test)]
 mod tests;
+mod variant;
 
 pub use adapter::{Adapter, adapters};
 pub(crate) use device::Gpu;
@@ -27,6 +29,9 @@ pub(crate) use picture::{Picture, fit as pictures_fit};
 #[cfg(test)]
 pub(crate) use program::{FoundLayout, Stages, Upload};
 pub(crate) use program::{GpuTarget, Program};
+#[cfg(test)]
+pub(crate) use variant::{Choose, Nth, VARIANTS};
+pub(crate) use variant::{Guess, Product};
 
 /// A device for tests, on the first usable adapter with these numbers. None if there is none, which is told; in CI that
 /// is a failure.

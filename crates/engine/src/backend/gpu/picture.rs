@@ -53,6 +53,7 @@ pub(super) fn jobs(input: &View) -> Vec<Job> {
         }
         .words(),
         weights: None,
+        product: None,
     };
     (0..input.n).map(job).collect()
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::device::{Gpu, PipelineKey};
 use super::job::{GpuWeights, Job};
 use super::picture;
+use super::variant::{Choose, fitting};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Order, Plan, Target, ValueId};
 use crate::ops::{Hw, Op, StepIo, gpu};
@@ -126,6 +127,23 @@ struct Draft {
 }
 
 impl Draft {
+    /// Cuts its jobs into workgroups, if they are products. Errors if the device can do them in no way.
+    fn cut(&mut self, gpu: &Gpu, choose: &mut dyn Choose) -> Result<()> {
+        if self.jobs.iter().all(|job| job.product.is_none()) {
+            return Ok(());
+        }
+        let variants = fitting(gpu, &self.jobs);
+        if variants.is_empty() {
+            let message = format!("the workgroups of {} are too small for convolutions", gpu.adapter().name);
+            return Err(Error::limit("gpu", message));
+        }
+        let variant = choose.choose(gpu, &variants, &self.jobs)?;
+        self.key.shader = variant.shader;
+        self.key.overrides.extend(variant.overrides);
+        self.jobs.iter_mut().for_each(|job| variant.cut(job));
+        Ok(())
+    }
+
     /// Errors if a job needs more than the device has. Neither wgpu nor every driver looks at workgroup memory.
     fn check(&self, gpu: &Gpu, window: u64) -> Result<()> {
         let name = &gpu.adapter().name;
@@ -151,6 +169,7 @@ impl Program {
         weights: &GpuWeights,
         plan: &Plan,
         wanted: &[ValueId],
+        choose: &mut dyn Choose,
     ) -> Result<Self> {
         check_arena(gpu, plan.arena_len)?;
         let jobs = plan.steps.iter().flat_map(|step| {
@@ -169,11 +188,25 @@ impl Program {
         let range = if pixel[0] == pixel[1] { whole_groups(range) } else { range };
         let input = Upload { range, pixel };
         let outputs = output_ranges(plan, wanted);
-        Self::of_stages(gpu, stages, plan.arena_len, input, outputs, FoundLayout::default())
+        Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, FoundLayout::default())
     }
 
-    /// A program of jobs.
+    /// As [`Program::of_stages_by`], with convolutions carried out in what is likely the fastest way.
+    #[cfg(test)]
     pub(crate) fn of_stages(
+        gpu: &Gpu,
+        stages: Stages,
+        arena_len: usize,
+        input: Upload,
+        outputs: Vec<Range<usize>>,
+        found: FoundLayout,
+    ) -> Result<Self> {
+        Self::of_stages_by(&mut super::Guess, gpu, stages, arena_len, input, outputs, found)
+    }
+
+    /// A program of jobs, with convolutions carried out as `choose` says.
+    pub(crate) fn of_stages_by(
+        choose: &mut dyn Choose,
         gpu: &Gpu,
         stages: Stages,
         arena_len: usize,
@@ -184,9 +217,9 @@ impl Program {
         let mut words = Vec::new();
         let Stages { input: pictures, network, found: finders } = stages;
         let stages = [
-            dispatches(gpu, pictures, &mut words)?,
-            dispatches(gpu, network, &mut words)?,
-            dispatches(gpu, finders, &mut words)?,
+            dispatches(gpu, pictures, choose, &mut words)?,
+            dispatches(gpu, network, choose, &mut words)?,
+            dispatches(gpu, finders, choose, &mut words)?,
         ];
         let jobs = gpu.buffer_with("jobs", bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE)?;
         Ok(Self { stages, jobs, arena_len, input, outputs, found })
@@ -204,14 +237,20 @@ impl Program {
 }
 
 /// Jobs with their rounds as dispatches; their words are appended to `words`.
-fn dispatches(gpu: &Gpu, jobs: Vec<(usize, Job)>, words: &mut Vec<u32>) -> Result<Vec<Dispatch>> {
+fn dispatches(
+    gpu: &Gpu,
+    jobs: Vec<(usize, Job)>,
+    choose: &mut dyn Choose,
+    words: &mut Vec<u32>,
+) -> Result<Vec<Dispatch>> {
     let limits = gpu.device.limits();
     let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
     let vector_bytes = 4 * gpu.element_bytes();
     // The window begins at an aligned place before the first weight.
     let window = gpu.max_binding_bytes().saturating_sub(alignment) / vector_bytes;
     let mut dispatches = Vec::new();
-    for draft in drafts(jobs.into_iter(), window) {
+    for mut draft in drafts(jobs.into_iter(), window) {
+        draft.cut(gpu, choose)?;
         draft.check(gpu, window)?;
         let window = draft.weights.map_or(0..0, |range| {
             let start = u64::from(range.start) * vector_bytes / alignment * alignment;
@@ -341,6 +380,7 @@ mod tests {
             workgroup_bytes: 0,
             words: vec![0; 28],
             weights: Some((weights, &[21, 22])),
+            product: None,
         };
         (round, job)
     }

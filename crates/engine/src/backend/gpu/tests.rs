@@ -37,6 +37,7 @@ fn jobs_are_laid_out_alike() {
     }
     let is_weights =
         |fields: &[&str], places: &[usize]| places.iter().map(|&place| fields[place]).eq(["weights", "bias"]);
+    assert_eq!(conv2d::gpu::ConvJob::FIELDS[conv2d::gpu::CONV_ACROSS], "tiles_across");
     assert!(is_weights(conv2d::gpu::ConvJob::FIELDS, conv2d::gpu::CONV_WEIGHTS));
     assert!(is_weights(conv2d::gpu::DepthwiseJob::FIELDS, conv2d::gpu::DEPTHWISE_WEIGHTS));
 }

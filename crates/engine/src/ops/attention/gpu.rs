@@ -47,5 +47,6 @@ pub(crate) fn job(op: &Attention, io: &StepIo<'_>) -> Job {
         workgroup_bytes: size_of::<f32>() * (QUERIES * (op.key_dim + op.head_dim + THREADS) + 3 * QUERIES),
         words: job.words(),
         weights: None,
+        product: None,
     }
 }

@@ -4,7 +4,7 @@ use ferroyolo_kernels::{Activation, View};
 use ferroyolo_shaders::{CONV2D, CONV2D_DEPTHWISE};
 
 use super::{Conv2d, ConvWeights};
-use crate::backend::gpu::{GpuWeights, Job, Packer, THREADS, job_struct, lanes_for, pixels, word};
+use crate::backend::gpu::{GpuWeights, Job, Packer, Product, THREADS, job_struct, lanes_for, pixels, word};
 use crate::ops::StepIo;
 
 job_struct! {
@@ -25,12 +25,12 @@ job_struct! {
     }
 }
 
+/// The member of [`ConvJob`] that counts tiles.
+pub(crate) const CONV_ACROSS: usize = 1;
+
 /// Members of [`ConvJob`] and [`DepthwiseJob`] that count vectors of weights.
 pub(crate) const CONV_WEIGHTS: &[usize] = &[21, 22];
 pub(crate) const DEPTHWISE_WEIGHTS: &[usize] = &[19, 20];
-
-/// Below this number of workgroups a device is not busy, and smaller tiles spread the work.
-const FEW_WORKGROUPS: usize = 256;
 
 /// The trained values as shaders read them: rows are kernel cells by input channels in fours, columns output channels.
 pub(crate) fn pack(op: &Conv2d, values: &ConvWeights, packer: &mut Packer<'_>) {
@@ -89,28 +89,26 @@ pub(crate) fn conv_job(input: &View, output: &View, [ic, oc]: [usize; 2]) -> Con
     }
 }
 
-/// Chooses tiles, and says what of the weights is read.
-pub(crate) fn finish(mut job: ConvJob, views: &[View]) -> Job {
-    let (n_pixels, n_channels) = (job.pixels as usize, job.out_channels as usize);
-    let n_tiles = |[p, c]: [usize; 2]| n_pixels.div_ceil(p) * n_channels.div_ceil(c);
-    let tile = match n_channels {
-        0..=16 => [64, 16],
-        17..=32 => [64, 32],
-        _ if n_tiles([64, 64]) >= FEW_WORKGROUPS => [64, 64],
-        _ => [32, 32],
+/// Says what of the weights is read, and leaves the tiles open.
+pub(crate) fn finish(job: ConvJob, views: &[View]) -> Job {
+    let product = Product {
+        rows: job.pixels as usize,
+        columns: job.out_channels as usize,
+        cells: (job.kernel_h * job.kernel_w) as usize,
+        channels: job.in_channels as usize,
+        across: CONV_ACROSS,
     };
-    job.tiles_across = word(n_channels.div_ceil(tile[1]));
     let end = job.bias + job.out_channels.div_ceil(4);
-    let (lanes, mut overrides) = lanes_for(views);
-    overrides.extend([("TILE_PIXELS", word(tile[0])), ("TILE_CHANNELS", word(tile[1]))]);
+    let (lanes, overrides) = lanes_for(views);
     Job {
         shader: CONV2D,
         overrides,
         lanes,
-        workgroups: n_tiles(tile),
+        workgroups: 0,
         workgroup_bytes: 0,
         weights: Some((job.weights..end, CONV_WEIGHTS)),
         words: job.words(),
+        product: Some(product),
     }
 }
 
@@ -153,6 +151,7 @@ fn depthwise_job(op: &Conv2d, weights: &GpuWeights, io: &StepIo<'_>) -> Job {
         workgroup_bytes: 0,
         weights: Some((packed.weights..packed.bias + word(n_groups), DEPTHWISE_WEIGHTS)),
         words: job.words(),
+        product: None,
     }
 }
 

@@ -31,5 +31,6 @@ pub(crate) fn job(io: &StepIo<'_>) -> Job {
         workgroup_bytes: 0,
         words: job.words(),
         weights: None,
+        product: None,
     }
 }

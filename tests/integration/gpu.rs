@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::thread;
 
-use ferroyolo::{Device, ErrorKind, Image, Model, ModelOptions, Precision, PredictOptions, adapters};
+use ferroyolo::{
+    Device, ErrorKind, Image, Model, ModelOptions, Precision, PredictOptions, Results, adapters,
+};
 use ferroyolo_tests::{agreement, convert, demo_bytes, gpu, load, read, root, shared, tensors};
 
 /// Largest differences of 16-bit floats from PyTorch's 32 bits on the small networks in `tests/goldens`: in pixels, of
@@ -101,6 +103,70 @@ fn threads_share_a_device() {
                 assert_eq!(thread.join().expect("no panic"), alone);
             }
         });
+    }
+}
+
+/// Pictures of several sizes: parts of the sample.
+fn parts() -> Vec<Image> {
+    let sample = Image::open(root().join("crates/cli/assets/sample.png")).expect("the sample picture");
+    let part = |[height, width]: [usize; 2]| {
+        let rows = sample.pixels().chunks_exact(3 * sample.width()).take(height);
+        let pixels = rows.flat_map(|row| &row[..3 * width]).copied().collect();
+        Image::from_rgb8(width, height, pixels).expect("a part")
+    };
+    let [h, w] = sample.shape();
+    let sizes = [[h, w], [h / 2, w], [h, w / 3], [h / 2, w], [h - 7, w - 5], [33, 40], [h, w]];
+    sizes.into_iter().map(part).collect()
+}
+
+fn found(results: &Results) -> String {
+    results.to_json()["results"].to_string()
+}
+
+#[test]
+fn batches_on_their_way_give_what_single_runs_give() {
+    let test = "batches_on_their_way_give_what_single_runs_give";
+    let processors = [Some(ModelOptions::default()), gpu(test, Precision::F32)];
+    let images = parts();
+    for options in processors.into_iter().flatten() {
+        let model = load("demo", &demo_bytes(), &options);
+        // Programs that stand in for a GPU are slow.
+        let wanted = PredictOptions { imgsz: Some([128, 128]), ..PredictOptions::default() };
+        let alone: Vec<String> =
+            images.iter().map(|image| found(&model.predict(image, &wanted).expect("a run"))).collect();
+        assert!(alone[0].contains("confidence"), "nothing was found");
+
+        let mut session = model.session();
+        assert!(session.dequeue().is_none());
+        for image in &images {
+            session.enqueue(&[image], &wanted).expect("a start");
+        }
+        // A run in between has nothing to do with those on their way.
+        let between = session.predict(&[&images[0]], &wanted).expect("a run");
+        assert_eq!(found(&between[0]), alone[0]);
+        let bad = PredictOptions { conf: 7.0, ..wanted.clone() };
+        assert_eq!(session.enqueue(&[&images[0]], &bad).unwrap_err().kind(), ErrorKind::Argument);
+        for want in &alone {
+            let results = session.dequeue().expect("a batch").expect("results");
+            assert_eq!(results.iter().map(found).collect::<Vec<_>>(), [want.as_str()]);
+        }
+        assert!(session.dequeue().is_none());
+
+        // Pictures of a batch don't see each other.
+        let square = PredictOptions { rect: false, ..wanted };
+        let single = |image: &Image| found(&model.predict(image, &square).expect("a run"));
+        for n in [2, 3, images.len()] {
+            let batch: Vec<&Image> = images.iter().take(n).collect();
+            session.enqueue(&batch, &square).expect("a start");
+            session.enqueue(&batch[1..], &square).expect("a start");
+            for batch in [&batch[..], &batch[1..]] {
+                let results = session.dequeue().expect("a batch").expect("results");
+                assert!(
+                    results.iter().map(found).eq(batch.iter().map(|image| single(image))),
+                    "batch of {n}"
+                );
+            }
+        }
     }
 }
 

@@ -190,7 +190,7 @@ mod on_gpu {
     use super::{Surroundings, place};
     use crate::Tensor;
     use crate::backend::gpu::{
-        Choose, FoundLayout, Frame, Gpu, GpuWeights, Guess, Nth, Program, Stages, Upload, VARIANTS, for_tests,
+        Choose, FoundLayout, Frame, Gpu, GpuWeights, Guess, Nth, Program, Stages, Upload, for_tests, variants,
     };
     use crate::ops::{ConvWeights, Op, StepIo, gpu};
 
@@ -208,7 +208,7 @@ mod on_gpu {
         for (element, tolerance) in TOLERANCES {
             let Some(gpu) = device(element) else { continue };
             for surroundings in [Surroundings::Alone, Surroundings::Within, Surroundings::Aligned] {
-                for mut choice in choices(op, surroundings) {
+                for mut choice in choices(gpu, op, surroundings) {
                     let case = Case { op, weights, inputs, surroundings };
                     let got = run(gpu, &case, want.shape(), &mut *choice);
                     let scale = want.data().iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
@@ -227,10 +227,10 @@ mod on_gpu {
     }
 
     /// The ways in which an op is tried: of convolutions that lie as in a network all that there are.
-    fn choices(op: &Op, surroundings: Surroundings) -> Vec<Box<dyn Choose>> {
+    fn choices(gpu: &Gpu, op: &Op, surroundings: Surroundings) -> Vec<Box<dyn Choose>> {
         match (op, surroundings) {
             (Op::Conv2d(_) | Op::ConvTranspose2d(_), Surroundings::Aligned) => {
-                (0..VARIANTS.len()).map(|idx| Box::new(Nth(idx)) as Box<dyn Choose>).collect()
+                (0..variants(gpu).len()).map(|idx| Box::new(Nth(idx)) as Box<dyn Choose>).collect()
             }
             _ => vec![Box::new(Guess)],
         }

@@ -30,7 +30,7 @@ pub(crate) use picture::{Picture, fit as pictures_fit};
 pub(crate) use program::{FoundLayout, Stages, Upload};
 pub(crate) use program::{GpuTarget, Program};
 #[cfg(test)]
-pub(crate) use variant::{Choose, Nth, VARIANTS};
+pub(crate) use variant::{Choose, Nth, variants};
 pub(crate) use variant::{Guess, Product};
 
 /// A device for tests, on the first usable adapter with these numbers. None if there is none, which is told; in CI that

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::device::{Gpu, PipelineKey};
 use super::job::{GpuWeights, Job};
 use super::picture;
-use super::variant::{Choose, fitting};
+use super::variant::{Choose, Variant, variants};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Order, Plan, Target, ValueId};
 use crate::ops::{Hw, Op, StepIo, gpu};
@@ -128,18 +128,18 @@ struct Draft {
 
 impl Draft {
     /// Cuts its jobs into workgroups, if they are products. Errors if the device can do them in no way.
-    fn cut(&mut self, gpu: &Gpu, choose: &mut dyn Choose) -> Result<()> {
+    fn cut(&mut self, gpu: &Gpu, variants: &[Variant], choose: &mut dyn Choose) -> Result<()> {
         if self.jobs.iter().all(|job| job.product.is_none()) {
             return Ok(());
         }
-        let variants = fitting(gpu, &self.jobs);
+        let variants: Vec<&Variant> = variants.iter().filter(|variant| variant.fits(&self.jobs)).collect();
         if variants.is_empty() {
             let message = format!("the workgroups of {} are too small for convolutions", gpu.adapter().name);
             return Err(Error::limit("gpu", message));
         }
-        let variant = choose.choose(gpu, &variants, &self.jobs)?;
+        let variant = variants[choose.choose(gpu, &variants, &self.jobs)?];
         self.key.shader = variant.shader;
-        self.key.overrides.extend(variant.overrides);
+        self.key.overrides.extend(&variant.overrides);
         self.jobs.iter_mut().for_each(|job| variant.cut(job));
         Ok(())
     }
@@ -249,8 +249,9 @@ fn dispatches(
     // The window begins at an aligned place before the first weight.
     let window = gpu.max_binding_bytes().saturating_sub(alignment) / vector_bytes;
     let mut dispatches = Vec::new();
+    let variants = variants(gpu);
     for mut draft in drafts(jobs.into_iter(), window) {
-        draft.cut(gpu, choose)?;
+        draft.cut(gpu, &variants, choose)?;
         draft.check(gpu, window)?;
         let window = draft.weights.map_or(0..0, |range| {
             let start = u64::from(range.start) * vector_bytes / alignment * alignment;

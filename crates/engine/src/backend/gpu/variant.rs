@@ -21,35 +21,44 @@ pub(crate) struct Product {
 
 /// One way to carry out products. All of them read the same words and weights and give the same values, but for the
 /// order of sums.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Variant {
     pub shader: Shader,
-    pub overrides: &'static [(&'static str, u32)],
+    pub overrides: Vec<(&'static str, u32)>,
     /// Rows and columns of a workgroup's tile.
     pub tile: [usize; 2],
     /// Invocations of a workgroup.
     pub invocations: u32,
     /// Workgroup memory.
     pub bytes: usize,
-    /// What it asks for beyond the limits of the device.
-    pub suits: fn(&Gpu, &Job) -> bool,
+    /// Whether it can do a job.
+    pub suits: fn(&Job) -> bool,
 }
 
-/// All ways, by falling size of tiles.
-pub(crate) const VARIANTS: &[Variant] = &[
-    tiles([64, 64], &[("TILE_PIXELS", 64), ("TILE_CHANNELS", 64)]),
-    tiles([64, 32], &[("TILE_PIXELS", 64), ("TILE_CHANNELS", 32)]),
-    tiles([32, 32], &[("TILE_PIXELS", 32), ("TILE_CHANNELS", 32)]),
-    tiles([64, 16], &[("TILE_PIXELS", 64), ("TILE_CHANNELS", 16)]),
-];
+/// All ways that `gpu` has.
+pub(crate) fn variants(gpu: &Gpu) -> Vec<Variant> {
+    let mut all = plain();
+    all.retain(|variant| variant.is_within(&gpu.device.limits()));
+    all
+}
+
+/// The ways that ask for nothing but room, by falling size of tiles.
+fn plain() -> Vec<Variant> {
+    [[64, 64], [64, 32], [32, 32], [64, 16]].map(tiles).to_vec()
+}
 
 /// `conv2d.wgsl` with tiles of this size.
-const fn tiles(tile: [usize; 2], overrides: &'static [(&'static str, u32)]) -> Variant {
+fn tiles(tile: [usize; 2]) -> Variant {
     let [pixels, channels] = tile;
-    // Vectors of four rounds of input channels, and where each pixel's window begins.
-    let bytes = 16 * (4 * (pixels + channels) + pixels);
-    let invocations = (pixels * channels / 16) as u32;
-    Variant { shader: CONV2D, overrides, tile, invocations, bytes, suits: |_, _| true }
+    Variant {
+        shader: CONV2D,
+        overrides: vec![("TILE_PIXELS", word(pixels)), ("TILE_CHANNELS", word(channels))],
+        tile,
+        invocations: word(pixels * channels / 16),
+        // Vectors of four rounds of input channels, and where each pixel's window begins.
+        bytes: 16 * (4 * (pixels + channels) + pixels),
+        suits: |_| true,
+    }
 }
 
 /// Workgroups that keep a device busy. Of fewer, each one more makes the dispatch shorter.
@@ -62,13 +71,16 @@ impl Variant {
         (product.rows.div_ceil(self.tile[0]) * across, across)
     }
 
-    /// Whether `gpu` can do these jobs so.
-    fn fits(&self, gpu: &Gpu, jobs: &[Job]) -> bool {
-        let limits = gpu.device.limits();
+    /// Whether a device with these limits has room for its workgroups.
+    fn is_within(&self, limits: &wgpu::Limits) -> bool {
         let longest = limits.max_compute_workgroup_size_x.min(limits.max_compute_workgroup_size_y);
         self.invocations <= limits.max_compute_invocations_per_workgroup.min(longest)
             && self.bytes <= limits.max_compute_workgroup_storage_size as usize
-            && jobs.iter().all(|job| (self.suits)(gpu, job))
+    }
+
+    /// Whether it can do all of these.
+    pub(super) fn fits(&self, jobs: &[Job]) -> bool {
+        jobs.iter().all(self.suits)
     }
 
     /// About how long `products` take in one dispatch; only the order of these numbers means something.
@@ -93,15 +105,10 @@ impl Variant {
     }
 }
 
-/// The ways in which `gpu` can do these jobs.
-pub(super) fn fitting(gpu: &Gpu, jobs: &[Job]) -> Vec<&'static Variant> {
-    VARIANTS.iter().filter(|variant| variant.fits(gpu, jobs)).collect()
-}
-
 /// Chooses how dispatches are carried out.
 pub(crate) trait Choose: std::fmt::Debug {
-    /// One of `variants`, of which there is at least one, for all of `jobs` together.
-    fn choose(&mut self, gpu: &Gpu, variants: &[&'static Variant], jobs: &[Job]) -> Result<&'static Variant>;
+    /// The index of one of `variants`, of which there is at least one, for all of `jobs` together.
+    fn choose(&mut self, gpu: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize>;
 }
 
 /// Takes what is likely the fastest.
@@ -109,9 +116,9 @@ pub(crate) trait Choose: std::fmt::Debug {
 pub(crate) struct Guess;
 
 impl Choose for Guess {
-    fn choose(&mut self, _: &Gpu, variants: &[&'static Variant], jobs: &[Job]) -> Result<&'static Variant> {
+    fn choose(&mut self, _: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
         let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).collect();
-        Ok(guess(variants, &products))
+        Ok(by_cost(variants, &products)[0])
     }
 }
 
@@ -122,14 +129,17 @@ pub(crate) struct Nth(pub usize);
 
 #[cfg(test)]
 impl Choose for Nth {
-    fn choose(&mut self, _: &Gpu, variants: &[&'static Variant], _: &[Job]) -> Result<&'static Variant> {
-        Ok(variants[self.0 % variants.len()])
+    fn choose(&mut self, _: &Gpu, variants: &[&Variant], _: &[Job]) -> Result<usize> {
+        Ok(self.0 % variants.len())
     }
 }
 
-fn guess(variants: &[&'static Variant], products: &[Product]) -> &'static Variant {
-    let cost = |variant: &Variant| variant.cost(products);
-    variants.iter().copied().min_by(|a, b| cost(a).total_cmp(&cost(b))).expect("at least one variant")
+/// The indices of `variants`, what is likely the fastest first.
+fn by_cost(variants: &[&Variant], products: &[Product]) -> Vec<usize> {
+    let costs: Vec<f64> = variants.iter().map(|variant| variant.cost(products)).collect();
+    let mut order: Vec<usize> = (0..variants.len()).collect();
+    order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
+    order
 }
 
 #[cfg(test)]
@@ -138,8 +148,8 @@ mod tests {
 
     fn guessed(rows: usize, columns: usize) -> [usize; 2] {
         let product = Product { rows, columns, cells: 9, channels: 64, across: 1 };
-        let all: Vec<_> = VARIANTS.iter().filter(|variant| variant.shader == CONV2D).collect();
-        guess(&all, &[product]).tile
+        let all = plain();
+        all[by_cost(&all.iter().collect::<Vec<_>>(), &[product])[0]].tile
     }
 
     #[test]

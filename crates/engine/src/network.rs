@@ -9,6 +9,8 @@ use ferroyolo_kernels::{Arena, View, clear_halo};
 use crate::backend::gpu::{Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Wanted};
 use crate::backend::{Cpu, CpuTarget};
 use crate::error::{Error, Result};
+#[cfg(feature = "gpu")]
+use crate::graph::flatten_pools;
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
 use crate::modules::{Branches, NetworkHead};
 #[cfg(feature = "gpu")]
@@ -133,6 +135,7 @@ impl Network {
     #[cfg(feature = "gpu")]
     pub(crate) fn on_gpu(mut graph: Graph, head: NetworkHead, cpu: Cpu, gpu: Gpu) -> Result<Self> {
         fuse(&mut graph);
+        flatten_pools(&mut graph);
         let values = std::mem::take(&mut graph.weights);
         let mut weights = GpuWeights::default();
         for node in &mut graph.nodes {

@@ -62,6 +62,7 @@ fn check(name: &str, hw: [usize; 2]) {
 fn check_rounds(name: &str, graph: &Graph, outputs: &[ValueId], shape: [usize; 3]) {
     let mut graph = graph.clone();
     super::fuse(&mut graph);
+    super::flatten_pools(&mut graph);
     let plan = super::Plan::new(&graph, &crate::backend::gpu::GpuTarget, shape, outputs).expect("a plan");
     assert!(plan.steps.is_sorted_by_key(|step| step.round), "{name}: rounds go back");
     let elements = |view: &View| {

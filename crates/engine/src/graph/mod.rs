@@ -11,6 +11,8 @@ mod layout;
 mod plan;
 
 pub(crate) use builder::Builder;
+#[cfg(feature = "gpu")]
+pub(crate) use fuse::flatten_pools;
 pub(crate) use fuse::fuse;
 use layout::Layout;
 pub(crate) use plan::{Order, Plan, Step, Target};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ferroyolo::{Device, Head, Precision, Task};
+use ferroyolo::{Device, Head, Precision, Task, Tuning};
 
 use crate::crew::Sharing;
 
@@ -58,6 +58,10 @@ pub struct ModelArgs {
     /// f32, f16, bf16 or int8
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = parse_precision)]
     pub precision: Precision,
+    /// auto, off or always: whether a GPU's ways to carry out convolutions are measured, once for each model (at most
+    /// two seconds) and kept; auto does so on graphics processors, always on programs that stand in for one, too
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = parse_tuning, hide_short_help = true)]
+    pub tune: Tuning,
     /// Threads for the network [default: one for each CPU]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     pub threads: Option<usize>,
@@ -442,6 +446,7 @@ pub fn model_args(args: &ModelArgs, threads: Option<usize>) -> Vec<OsString> {
     }
     add("--device", device_name(args.device).into());
     add("--precision", precision_name(args.precision).into());
+    add("--tune", tuning_name(args.tune).into());
     // What they need has been fetched by then.
     list.push("--offline".into());
     list
@@ -464,6 +469,24 @@ pub fn precision_name(precision: Precision) -> &'static str {
         Precision::F16 => "f16",
         Precision::Bf16 => "bf16",
         Precision::Int8 => "int8",
+    }
+}
+
+/// `tuning` as `--tune` takes it.
+fn tuning_name(tuning: Tuning) -> &'static str {
+    match tuning {
+        Tuning::Auto => "auto",
+        Tuning::Off => "off",
+        Tuning::Always => "always",
+    }
+}
+
+fn parse_tuning(text: &str) -> Result<Tuning, String> {
+    match text {
+        "auto" => Ok(Tuning::Auto),
+        "off" => Ok(Tuning::Off),
+        "always" => Ok(Tuning::Always),
+        _ => Err("expected auto, off or always".into()),
     }
 }
 
@@ -554,6 +577,10 @@ mod tests {
         for precision in [Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8] {
             assert_eq!(parse_precision(precision_name(precision)), Ok(precision));
         }
+        for tuning in [Tuning::Auto, Tuning::Off, Tuning::Always] {
+            assert_eq!(parse_tuning(tuning_name(tuning)), Ok(tuning));
+        }
+        assert!(parse_tuning("on").is_err());
         assert!(matches!(parse_device("gpu:3"), Ok(Device::Gpu(Some(3)))));
         for bad in ["gpu:", "gpu:x", "cuda", ""] {
             assert!(parse_device(bad).is_err(), "{bad}");

@@ -33,6 +33,8 @@ pub fn load(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Result<Loa
         precision: args.precision,
         threads,
         isa: args.isa.as_deref().map(find_isa).transpose()?,
+        tuning: args.tune,
+        cache: cache::directory(),
     };
     let Some(given) = &args.model else {
         let built_in = builtin::model(args.task)?;

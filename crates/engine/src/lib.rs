@@ -37,7 +37,7 @@ mod weights;
 
 #[cfg(feature = "gpu")]
 pub use backend::gpu::{Adapter, Traffic, adapters};
-pub use backend::{Device, Precision};
+pub use backend::{Device, Precision, Tuning};
 pub use error::{Error, ErrorKind, Result};
 pub use ferroyolo_kernels::Isa;
 pub use image::Image;

@@ -1,7 +1,7 @@
 //! A trained network, loaded and ready.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ferroyolo_kernels::Isa;
@@ -10,8 +10,8 @@ use ferroyolo_shaders::Element;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Adapter, Gpu};
-use crate::backend::{Cpu, Device, Precision};
+use crate::backend::gpu::{Adapter, Gpu, Tuner};
+use crate::backend::{Cpu, Device, Precision, Tuning};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
 use crate::image::{Image, Normalization, Placement};
@@ -36,6 +36,11 @@ pub struct ModelOptions {
     pub threads: Option<usize>,
     /// Instruction set of the CPU kernels; the best one if absent.
     pub isa: Option<Isa>,
+    /// Whether a GPU's ways to carry out convolutions are measured.
+    pub tuning: Tuning,
+    /// A folder for what is measured, so that the next process need not measure again; nothing is kept if absent. It is
+    /// made if it is not there, any number of processes may use it, and models run as well if it can't be written to.
+    pub cache: Option<PathBuf>,
 }
 
 /// One set of outputs that a head may have.
@@ -300,11 +305,24 @@ fn place(graph: Graph, head: NetworkHead, cpu: Cpu, options: &ModelOptions) -> R
         #[cfg(feature = "gpu")]
         Device::Gpu(index) => {
             let element = if options.precision == Precision::F16 { Element::F16 } else { Element::F32 };
-            Network::on_gpu(graph, head, cpu, Gpu::open(index, element)?)
+            let gpu = Gpu::open(index, element)?;
+            let tuner = tuner(&gpu, options);
+            Ok(Network::on_gpu(graph, head, cpu, gpu)?.with_tuner(tuner))
         }
         #[cfg(not(feature = "gpu"))]
         Device::Gpu(_) => Err(Error::device("gpu", "this build has no GPU backend; use the CPU")),
     }
+}
+
+/// What measures `gpu`, if the options ask for it.
+#[cfg(feature = "gpu")]
+fn tuner(gpu: &Gpu, options: &ModelOptions) -> Option<Tuner> {
+    let is_wanted = match options.tuning {
+        Tuning::Auto => !gpu.adapter().is_software,
+        Tuning::Off => false,
+        Tuning::Always => true,
+    };
+    is_wanted.then(|| Tuner::new(gpu, options.cache.as_deref()))
 }
 
 fn check_options(options: &ModelOptions) -> Result<()> {

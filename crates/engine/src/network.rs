@@ -6,7 +6,9 @@ use std::time::Instant;
 use ferroyolo_kernels::{Arena, View, clear_halo};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Wanted};
+use crate::backend::gpu::{
+    Choose, Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Tuner, Wanted,
+};
 use crate::backend::{Cpu, CpuTarget};
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
@@ -66,6 +68,8 @@ struct OnGpu {
     /// Where each op's values lie; the values themselves are in `buffer`.
     weights: GpuWeights,
     buffer: wgpu::Buffer,
+    /// Measures how to convolve, if that is wanted.
+    tuner: Option<Tuner>,
 }
 
 /// What is known about an input shape before a picture comes.
@@ -145,8 +149,25 @@ impl Network {
             }
         }
         let buffer = gpu.weights_buffer(&std::mem::take(&mut weights.values))?;
-        let place = Place::Gpu(Box::new(OnGpu { gpu, weights, buffer }));
+        let place = Place::Gpu(Box::new(OnGpu { gpu, weights, buffer, tuner: None }));
         Ok(Self { cpu, graph, place, head, plans: Mutex::default() })
+    }
+
+    /// The same on a GPU that is measured by `tuner` when plans are made.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn with_tuner(mut self, tuner: Option<Tuner>) -> Self {
+        if let Place::Gpu(on) = &mut self.place {
+            on.tuner = tuner;
+        }
+        self
+    }
+
+    #[cfg(all(test, feature = "gpu"))]
+    pub(crate) fn tuner(&self) -> Option<&Tuner> {
+        match &self.place {
+            Place::Cpu(_) => None,
+            Place::Gpu(on) => on.tuner.as_ref(),
+        }
     }
 
     /// The graphics processor that this runs on, if it does not run on the CPU.
@@ -220,7 +241,17 @@ impl Network {
             #[cfg(feature = "gpu")]
             Place::Gpu(on) => {
                 let plan = Plan::new(&self.graph, &GpuTarget, shape, wanted)?;
-                let program = Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted, &mut Guess)?;
+                let make = |choose: &mut dyn Choose| {
+                    Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted, choose)
+                };
+                let program = match &on.tuner {
+                    Some(tuner) => {
+                        let program = make(&mut tuner.chooser(&on.buffer, plan.arena_len))?;
+                        tuner.keep();
+                        program
+                    }
+                    None => make(&mut Guess)?,
+                };
                 Ok(Planned { plan, program: Some(Arc::new(program)) })
             }
         }

@@ -40,7 +40,7 @@ pub struct Access {
 
 /// The file that `given` means: a path, or a well-known name, whose file is in the cache or fetched into it.
 pub fn locate(given: &Path, access: Access) -> Result<PathBuf> {
-    locate_in(cache_directory(), given, access)
+    locate_in(directory(), given, access)
 }
 
 fn locate_in(cache: Option<PathBuf>, given: &Path, access: Access) -> Result<PathBuf> {
@@ -74,7 +74,7 @@ fn locate_in(cache: Option<PathBuf>, given: &Path, access: Access) -> Result<Pat
 }
 
 /// `$FERROYOLO_CACHE`, else the user's cache directory.
-fn cache_directory() -> Option<PathBuf> {
+pub fn directory() -> Option<PathBuf> {
     let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let user = || match std::env::consts::OS {
         "windows" => variable("LOCALAPPDATA"),

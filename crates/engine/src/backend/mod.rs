@@ -19,6 +19,21 @@ pub enum Device {
     Gpu(Option<usize>),
 }
 
+/// Whether the ways to carry out convolutions are measured on the device that a model is loaded for.
+///
+/// All ways compute the same sums in another order, so that results differ by the rounding of 32-bit floats. They are
+/// the same to the bit for the same choices, which are kept in [`ModelOptions::cache`](crate::ModelOptions::cache).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tuning {
+    /// On graphics processors, for at most two seconds a model; not on programs that stand in for one.
+    #[default]
+    Auto,
+    /// Nowhere: the ways are chosen by the sizes of maps.
+    Off,
+    /// On programs that stand in for a graphics processor, too.
+    Always,
+}
+
 /// The number format of weights and activations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {

@@ -45,6 +45,7 @@ impl Gpu {
         limits: Option<wgpu::Limits>,
     ) -> Result<Self> {
         let (adapter, handle) = choose(index)?;
+        let timestamps = handle.features() & wgpu::Features::TIMESTAMP_QUERY;
         let features = match element {
             Element::F32 => wgpu::Features::empty(),
             Element::F16 if adapter.has_f16 => wgpu::Features::SHADER_F16,
@@ -55,7 +56,7 @@ impl Gpu {
         };
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ferroyolo"),
-            required_features: features,
+            required_features: features | timestamps,
             // Sizes are checked against them when a program is made.
             required_limits: limits.unwrap_or_else(|| handle.limits()),
             ..Default::default()
@@ -75,6 +76,11 @@ impl Gpu {
     /// Bytes that a shader reaches in one buffer. Some drivers tell shaders the sizes of buffers in 32 bits.
     pub(super) fn max_binding_bytes(&self) -> u64 {
         self.device.limits().max_storage_buffer_binding_size.min(u64::from(u32::MAX))
+    }
+
+    /// The number format of activations and weights.
+    pub(super) fn element(&self) -> Element {
+        self.element
     }
 
     /// Bytes of an activation or weight.

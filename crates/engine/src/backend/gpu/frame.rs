@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 /// A device that has not answered for so long is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The stage of a program that computes the network.
+pub(super) const NETWORK: usize = 1;
+
 /// Bytes between the parts of what is sent.
 const ALIGNMENT: u64 = 16;
 
@@ -73,7 +76,7 @@ struct Running {
     mapped: [mpsc::Receiver<Mapped>; 2],
 }
 
-type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
+pub(super) type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
 
 impl Frame {
     /// `weights` is the buffer with all weights of the network. The buffers of `last`, which may have run another
@@ -194,7 +197,6 @@ impl Frame {
 
         let program = &self.program;
         let bytes = |n: usize| n as u64 * gpu.element_bytes();
-        let [input_stage, network, found_stage] = program.stages();
         let mut read_back = 0;
         let submission = gpu.guarded(|| {
             self.upload.unmap();
@@ -210,19 +212,8 @@ impl Frame {
             }
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                let stages = [
-                    (is_pictures, input_stage, &self.groups[0]),
-                    (true, network, &self.groups[1]),
-                    (matches!(wanted, Wanted::Found(_)), found_stage, &self.groups[2]),
-                ];
-                for (_, stage, groups) in stages.into_iter().filter(|(runs, ..)| *runs) {
-                    for (dispatch, group) in stage.iter().zip(groups) {
-                        pass.set_pipeline(&dispatch.pipeline);
-                        pass.set_bind_group(0, group, &[]);
-                        let [x, y] = dispatch.workgroups;
-                        pass.dispatch_workgroups(x, y, 1);
-                    }
-                }
+                let runs = [is_pictures, true, matches!(wanted, Wanted::Found(_))];
+                (0..runs.len()).filter(|&stage| runs[stage]).for_each(|stage| self.record(&mut pass, stage));
             }
             match wanted {
                 Wanted::Values => {
@@ -246,6 +237,16 @@ impl Frame {
         self.running = Some(Running { submission, mapped });
         self.traffic = Traffic { uploaded: parameters_at + parameters_bytes, read_back };
         Ok(())
+    }
+
+    /// Appends the dispatches of one of the program's stages to a pass.
+    pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, stage: usize) {
+        for (dispatch, group) in self.program.stages()[stage].iter().zip(&self.groups[stage]) {
+            pass.set_pipeline(&dispatch.pipeline);
+            pass.set_bind_group(0, group, &[]);
+            let [x, y] = dispatch.workgroups;
+            pass.dispatch_workgroups(x, y, 1);
+        }
     }
 
     /// Writes what is sent into the mapped buffer.
@@ -345,7 +346,7 @@ fn upload_buffer(gpu: &Gpu, bytes: u64) -> Result<wgpu::Buffer> {
 }
 
 /// Asks for a buffer; the answer comes while somebody waits for the device.
-fn map((buffer, mode): (&wgpu::Buffer, wgpu::MapMode)) -> mpsc::Receiver<Mapped> {
+pub(super) fn map((buffer, mode): (&wgpu::Buffer, wgpu::MapMode)) -> mpsc::Receiver<Mapped> {
     let (sender, receiver) = mpsc::channel();
     buffer.map_async(mode, .., move |result| {
         // Nobody waits any more if the run was given up.
@@ -355,7 +356,11 @@ fn map((buffer, mode): (&wgpu::Buffer, wgpu::MapMode)) -> mpsc::Receiver<Mapped>
 }
 
 /// Waits for a submission, and for the buffers that were asked for behind it.
-fn wait(gpu: &Gpu, submission: wgpu::SubmissionIndex, mapped: &[mpsc::Receiver<Mapped>]) -> Result<()> {
+pub(super) fn wait(
+    gpu: &Gpu,
+    submission: wgpu::SubmissionIndex,
+    mapped: &[mpsc::Receiver<Mapped>],
+) -> Result<()> {
     let name = &gpu.adapter().name;
     let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
     // wgpu panics if the device is lost while it waits. By then it has said so, which is checked first.

@@ -2,7 +2,8 @@
 //!
 //! - [`adapters`] says what there is, [`Gpu`] is an open device with its compiled pipelines;
 //! - an op becomes one or several [`Job`]s (`ops/<op>/gpu.rs`);
-//! - convolutions leave open how they are cut into workgroups: a dispatch chooses one [`variant`] for all its jobs;
+//! - convolutions leave open how they are cut into workgroups: a dispatch chooses one [`variant`] for all its jobs,
+//!   by measurements of a [`Tuner`] or by what is likely;
 //! - a [`Program`] is a plan as dispatches: jobs of one round and one kind go together;
 //! - a [`Frame`] is a session's part: buffers and bind groups, made once, and the way there and back. A session that has
 //!   several pictures on the way has as many frames.
@@ -14,10 +15,13 @@ mod adapter;
 mod device;
 mod frame;
 mod job;
+mod kept;
 mod picture;
 mod program;
+mod stopwatch;
 #[cfg(test)]
 mod tests;
+mod tune;
 mod variant;
 
 pub use adapter::{Adapter, adapters};
@@ -29,9 +33,10 @@ pub(crate) use picture::{Picture, fit as pictures_fit};
 #[cfg(test)]
 pub(crate) use program::{FoundLayout, Stages, Upload};
 pub(crate) use program::{GpuTarget, Program};
+pub(crate) use tune::Tuner;
+pub(crate) use variant::{Choose, Guess, Product};
 #[cfg(test)]
-pub(crate) use variant::{Choose, Nth, variants};
-pub(crate) use variant::{Guess, Product};
+pub(crate) use variant::{Nth, variants};
 
 /// A device for tests, on the first usable adapter with these numbers. None if there is none, which is told; in CI that
 /// is a failure.

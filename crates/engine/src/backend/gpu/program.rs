@@ -80,7 +80,6 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Elements that lie alike on both sides.
-    #[cfg(test)]
     pub(crate) fn alike(range: Range<usize>) -> Self {
         Self { range, pixel: [1, 1] }
     }

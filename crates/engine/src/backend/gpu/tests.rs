@@ -43,7 +43,7 @@ fn jobs_are_laid_out_alike() {
 }
 
 /// The network that ships with the command line, on `gpu`.
-fn demo(gpu: Gpu) -> Network {
+pub(super) fn demo(gpu: Gpu) -> Network {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/assets/demo.safetensors");
     let bytes = std::fs::read(path).expect("the demo model");
     let (document, weights) = weights::read(&bytes).expect("a model file");
@@ -52,7 +52,7 @@ fn demo(gpu: Gpu) -> Network {
         .expect("a device with memory")
 }
 
-const SMALL: ([usize; 3], Branches) = ([1, 64, 64], Branches { one2many: true, one2one: false });
+pub(super) const SMALL: ([usize; 3], Branches) = ([1, 64, 64], Branches { one2many: true, one2one: false });
 
 #[test]
 fn a_lost_device_is_told() {

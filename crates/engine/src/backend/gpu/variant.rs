@@ -65,6 +65,12 @@ fn tiles(tile: [usize; 2]) -> Variant {
 const BUSY: f64 = 128.0;
 
 impl Variant {
+    /// What it is called where choices are kept.
+    pub(super) fn name(&self) -> String {
+        let overrides = self.overrides.iter().map(|(name, value)| format!(" {name}={value}"));
+        self.shader.name.to_owned() + &overrides.collect::<String>()
+    }
+
     /// Tiles of a product, and how many of them lie beside each other.
     pub(crate) fn tiles(&self, product: &Product) -> (usize, usize) {
         let across = product.columns.div_ceil(self.tile[1]);
@@ -122,12 +128,10 @@ impl Choose for Guess {
     }
 }
 
-/// Takes each variant in turn, for tests: the one of this index, counted around.
-#[cfg(test)]
+/// Takes the one of this index, counted around.
 #[derive(Debug)]
 pub(crate) struct Nth(pub usize);
 
-#[cfg(test)]
 impl Choose for Nth {
     fn choose(&mut self, _: &Gpu, variants: &[&Variant], _: &[Job]) -> Result<usize> {
         Ok(self.0 % variants.len())
@@ -135,7 +139,7 @@ impl Choose for Nth {
 }
 
 /// The indices of `variants`, what is likely the fastest first.
-fn by_cost(variants: &[&Variant], products: &[Product]) -> Vec<usize> {
+pub(super) fn by_cost(variants: &[&Variant], products: &[Product]) -> Vec<usize> {
     let costs: Vec<f64> = variants.iter().map(|variant| variant.cost(products)).collect();
     let mut order: Vec<usize> = (0..variants.len()).collect();
     order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
@@ -150,6 +154,14 @@ mod tests {
         let product = Product { rows, columns, cells: 9, channels: 64, across: 1 };
         let all = plain();
         all[by_cost(&all.iter().collect::<Vec<_>>(), &[product])[0]].tile
+    }
+
+    #[test]
+    fn names_tell_ways_apart() {
+        let mut names: Vec<String> = plain().iter().map(Variant::name).collect();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), plain().len());
     }
 
     #[test]

@@ -1,0 +1,310 @@
+//! Which way to convolve is the fastest on a device, as measured there.
+//!
+//! Each dispatch of convolutions that is not known yet is carried out in the likeliest ways, at most [`BUDGET`] long for
+//! a model; what is left then is guessed. Choices are kept in a file for each adapter.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use ferroyolo_shaders::Lanes;
+
+use super::device::Gpu;
+use super::frame::{Frame, NETWORK, wait};
+use super::job::Job;
+use super::kept::Kept;
+use super::program::{FoundLayout, Program, Stages, Upload};
+use super::stopwatch::Stopwatch;
+use super::variant::{Choose, Nth, Product, Variant, by_cost, variants};
+use crate::error::{Error, Result};
+
+/// Time for the measurements of a model. The last one may end a little later.
+pub(crate) const BUDGET: Duration = Duration::from_secs(2);
+
+/// Ways that are measured for a dispatch; the others are not likely.
+const MAX_CANDIDATES: usize = 6;
+
+/// A measurement repeats a dispatch until it has taken about so long, so that its beginning and end count for little.
+const LONG_ENOUGH: Duration = Duration::from_millis(2);
+
+/// Repetitions in a measurement, at most.
+const MAX_REPEATS: u32 = 16;
+
+/// Measures for one model, and remembers.
+#[derive(Debug)]
+pub(crate) struct Tuner {
+    folder: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    kept: Kept,
+    has_news: bool,
+    left: Duration,
+}
+
+impl Tuner {
+    /// A tuner that knows what the file of this adapter in `folder` says, and writes what it finds there.
+    pub(crate) fn new(gpu: &Gpu, folder: Option<&Path>) -> Self {
+        let info = gpu.device.adapter_info();
+        let adapter = format!(
+            "{} {} {:04x}:{:04x} {} {}",
+            info.backend, info.name, info.vendor, info.device, info.driver, info.driver_info
+        );
+        // Choices hold for the very shaders that were measured.
+        let text: String = variants(gpu)
+            .iter()
+            .map(|variant| variant.name() + &variant.shader.wgsl(gpu.element(), Lanes::Four))
+            .collect();
+        let mut kept = Kept::new(adapter, &text);
+        if let Some(folder) = folder {
+            kept.read(folder);
+        }
+        let state = State { kept, has_news: false, left: BUDGET };
+        Self { folder: folder.map(Path::to_owned), state: Mutex::new(state) }
+    }
+
+    /// For a program on an arena of so many elements; `weights` is the buffer with all weights of the network.
+    pub(crate) fn chooser<'a>(&'a self, weights: &'a wgpu::Buffer, arena_len: usize) -> Tuned<'a> {
+        Tuned { tuner: self, weights, arena_len, frame: None }
+    }
+
+    /// Writes what is new. A folder that can't be written to does no harm but that the next process measures again.
+    pub(crate) fn keep(&self) {
+        let mut state = self.state();
+        if let Some(folder) = self.folder.as_deref().filter(|_| state.has_news) {
+            state.has_news = state.kept.write(folder).is_err();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Each change of the state is a single step, so a panic elsewhere while it was locked does no harm.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same with as much time as it needs.
+    #[cfg(test)]
+    fn patient(self) -> Self {
+        self.state().left = Duration::from_secs(600);
+        self
+    }
+
+    /// What is left of the time for measurements.
+    #[cfg(test)]
+    fn left(&self) -> Duration {
+        self.state().left
+    }
+}
+
+/// Chooses by measurements, for one program.
+#[derive(Debug)]
+pub(crate) struct Tuned<'a> {
+    tuner: &'a Tuner,
+    weights: &'a wgpu::Buffer,
+    arena_len: usize,
+    /// Of the last measurement, for its buffers.
+    frame: Option<Frame>,
+}
+
+impl Choose for Tuned<'_> {
+    fn choose(&mut self, gpu: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
+        let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).collect();
+        let mut order = by_cost(variants, &products);
+        order.truncate(MAX_CANDIDATES);
+        let key = key(gpu, jobs, &products);
+        let mut state = self.tuner.state();
+        let known = state.kept.get(&key);
+        if let Some(idx) = variants.iter().position(|variant| Some(variant.name().as_str()) == known) {
+            return Ok(idx);
+        }
+        if order.len() == 1 {
+            return Ok(order[0]);
+        }
+        let start = Instant::now();
+        let mut measure = |idx| self.measure(gpu, idx, jobs);
+        let trial = fastest(&order, state.left, &mut || start.elapsed(), &mut measure)?;
+        state.left = state.left.saturating_sub(trial.spent);
+        if trial.is_complete {
+            state.kept.put(key, variants[trial.best].name());
+            state.has_news = true;
+        }
+        Ok(trial.best)
+    }
+}
+
+impl Tuned<'_> {
+    /// How long one dispatch of `jobs` takes in the way of this index.
+    fn measure(&mut self, gpu: &Gpu, idx: usize, jobs: &[Job]) -> Result<Duration> {
+        let stages =
+            Stages { network: jobs.iter().map(|job| (1, job.clone())).collect(), ..Stages::default() };
+        let nothing = (Upload::alike(0..0), Vec::new());
+        let found = FoundLayout::default();
+        let program =
+            Program::of_stages_by(&mut Nth(idx), gpu, stages, self.arena_len, nothing.0, nothing.1, found)?;
+        let frame = Frame::new(gpu, program.into(), self.weights, self.frame.take())?;
+        let frame = self.frame.insert(frame);
+        let stopwatch = Stopwatch::new(gpu)?;
+        let time = |n: u32| {
+            let start = Instant::now();
+            let submission = gpu.guarded(|| {
+                let mut encoder =
+                    gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+                {
+                    let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
+                        label: None,
+                        timestamp_writes: stopwatch.as_ref().map(Stopwatch::writes),
+                    });
+                    (0..n).for_each(|_| frame.record(&mut pass, NETWORK));
+                }
+                if let Some(stopwatch) = &stopwatch {
+                    stopwatch.resolve(&mut encoder);
+                }
+                gpu.queue.submit([encoder.finish()])
+            })?;
+            let mapped = stopwatch.iter().map(|stopwatch| stopwatch.map(gpu)).collect::<Result<Vec<_>>>()?;
+            wait(gpu, submission, &mapped)?;
+            let elapsed = start.elapsed();
+            let stamped = stopwatch.as_ref().map_or(Ok(None), |stopwatch| stopwatch.read(gpu))?;
+            Ok::<_, Error>(stamped.unwrap_or(elapsed) / n)
+        };
+        // The first run pages memory in, and tells how many are wanted.
+        let first = time(1)?;
+        let n = LONG_ENOUGH.as_nanos().checked_div(first.as_nanos()).unwrap_or(u128::MAX);
+        let n = u32::try_from(n).unwrap_or(MAX_REPEATS).clamp(1, MAX_REPEATS);
+        Ok(time(n)?.min(time(n)?))
+    }
+}
+
+/// What a dispatch is like: the same for the same amounts of the same work.
+fn key(gpu: &Gpu, jobs: &[Job], products: &[Product]) -> String {
+    let mut key = format!("{:?} {:?}", gpu.element(), jobs[0].lanes);
+    for (name, value) in &jobs[0].overrides {
+        key += &format!(" {name}={value}");
+    }
+    for product in products {
+        let Product { rows, columns, cells, channels, .. } = product;
+        key += &format!(" {rows}x{columns}x{cells}x{channels}");
+    }
+    key
+}
+
+/// What came out of measurements.
+#[derive(Debug, PartialEq, Eq)]
+struct Trial {
+    best: usize,
+    spent: Duration,
+    /// Whether all candidates were measured.
+    is_complete: bool,
+}
+
+/// The fastest of `candidates`, the likeliest of which come first, as far as they can be measured before `left` is over.
+///
+/// `now` tells the time since the start. One that can't be measured is none, unless that holds for all.
+fn fastest(
+    candidates: &[usize],
+    left: Duration,
+    now: &mut dyn FnMut() -> Duration,
+    measure: &mut dyn FnMut(usize) -> Result<Duration>,
+) -> Result<Trial> {
+    let mut best: Option<(Duration, usize)> = None;
+    let mut failure = None;
+    let mut n_tried = 0;
+    for &candidate in candidates {
+        if now() >= left {
+            break;
+        }
+        n_tried += 1;
+        match measure(candidate) {
+            Ok(took) if best.is_none_or(|(fastest, _)| took < fastest) => best = Some((took, candidate)),
+            Ok(_) => (),
+            Err(error) => failure = Some(error),
+        }
+    }
+    let is_complete = n_tried == candidates.len();
+    match (best, failure) {
+        (None, Some(error)) => Err(error),
+        (best, _) => {
+            let best = best.map_or(candidates[0], |(_, candidate)| candidate);
+            Ok(Trial { best, spent: now(), is_complete })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ferroyolo_shaders::Element;
+
+    use super::*;
+    use crate::backend::gpu::for_tests;
+    use crate::backend::gpu::tests::{SMALL, demo};
+    use crate::network::{Network, OnDevice};
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// Candidates that take so many seconds to measure and then are as fast as listed, with seven seconds left.
+    fn trial(costs: [u32; 3], times: [Option<u64>; 3]) -> Result<Trial> {
+        let clock = std::cell::Cell::new(Duration::ZERO);
+        let mut measure = |idx: usize| {
+            clock.set(clock.get() + costs[idx] * SECOND);
+            times[idx].map(Duration::from_micros).ok_or_else(|| Error::device("gpu", "refuses"))
+        };
+        fastest(&[2, 0, 1], 7 * SECOND, &mut || clock.get(), &mut measure)
+    }
+
+    #[test]
+    fn the_fastest_is_found_while_there_is_time() {
+        let done = |best, spent: u32, is_complete| Trial { best, spent: spent * SECOND, is_complete };
+        assert_eq!(trial([1, 1, 1], [Some(5), Some(4), Some(6)]).expect("a trial"), done(1, 3, true));
+        // The second one comes when the time is over.
+        assert_eq!(trial([1, 1, 7], [Some(5), Some(4), Some(6)]).expect("a trial"), done(2, 7, false));
+        assert_eq!(trial([6, 1, 1], [Some(5), Some(4), Some(6)]).expect("a trial"), done(0, 7, false));
+        assert_eq!(trial([1, 1, 1], [Some(5), None, Some(6)]).expect("a trial"), done(0, 3, true));
+        assert!(trial([1, 1, 1], [None; 3]).is_err());
+        let late = fastest(&[2, 0], SECOND, &mut || SECOND, &mut |_| panic!("no time is left"));
+        assert_eq!(late.expect("a trial"), done(2, 1, false));
+    }
+
+    /// The outputs of the demo network on a small picture of noise, and what the tuner has left of its time.
+    fn outputs(network: &Network, device: &mut OnDevice) -> Vec<f32> {
+        let planned = network.plan(SMALL).expect("a plan");
+        let mut arena = network.cpu().arena(planned.plan.arena_len).expect("memory");
+        for (idx, value) in arena.as_mut_slice().iter_mut().enumerate() {
+            *value = ((idx * 7919) % 1009) as f32 / 1009.0;
+        }
+        network.run(&planned, &mut arena, device).expect("a run");
+        let views = network.head().outputs().into_iter().filter_map(|value| planned.plan.views[value.0]);
+        views.flat_map(|view| arena.as_slice()[view.offset..][..view.c].to_vec()).collect()
+    }
+
+    #[test]
+    fn measured_choices_are_kept_and_change_nothing_but_roundings() {
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let folder = tempfile::tempdir().expect("a folder");
+        let want = outputs(&demo(gpu), &mut OnDevice::default());
+        for is_first in [true, false] {
+            let gpu = for_tests(Element::F32).expect("the same adapter");
+            let tuner = Tuner::new(&gpu, Some(folder.path())).patient();
+            let all = tuner.left();
+            let network = demo(gpu).with_tuner(Some(tuner));
+            let got = outputs(&network, &mut OnDevice::default());
+            let scale = want.iter().fold(1.0f32, |largest, value| largest.max(value.abs()));
+            let is_close = got.iter().zip(&want).all(|(g, w)| (g - w).abs() <= 1e-4 * scale);
+            assert!(is_close && got.len() == want.len(), "{got:?}, expected {want:?}");
+            let left = network.tuner().expect("the tuner").left();
+            // What is known is not measured again.
+            assert_eq!(left < all, is_first);
+        }
+    }
+
+    #[test]
+    fn folders_that_can_not_be_written_to_do_no_harm() {
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"in the way").expect("a file");
+        let tuner = Tuner::new(&gpu, Some(&file));
+        let network = demo(gpu).with_tuner(Some(tuner));
+        assert!(!outputs(&network, &mut OnDevice::default()).is_empty());
+    }
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use ferroyolo::{
-    Device, ErrorKind, Image, Model, ModelOptions, Precision, PredictOptions, Results, adapters,
+    Adapter, Device, ErrorKind, Image, Model, ModelOptions, Precision, PredictOptions, Results, adapters,
 };
 use ferroyolo_tests::{agreement, convert, demo_bytes, gpu, load, read, root, shared, tensors};
 
@@ -176,6 +176,33 @@ fn adapters_that_are_not_there_are_told() {
     let error = Model::from_bytes("demo", &demo_bytes(), &options).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Device);
     assert!(error.to_string().contains("there is no adapter"), "{error}");
+}
+
+#[test]
+fn auto_is_a_real_device_or_the_cpu() {
+    let model = load("demo", &demo_bytes(), &ModelOptions::default());
+    let real = adapters().into_iter().find(Adapter::is_usable_gpu);
+    match model.adapter() {
+        Some(adapter) => {
+            assert_eq!(Some(adapter), real.as_ref());
+            assert_eq!(model.device(), Device::Gpu(Some(adapter.index)));
+            assert!(model.device_name().contains(&adapter.name), "{}", model.device_name());
+        }
+        None => {
+            // A device that is there and was not taken has to say why.
+            assert_eq!(model.fallback().is_some(), real.is_some());
+            assert_eq!(model.device(), Device::Cpu);
+            assert_eq!(model.device_name(), format!("CPU ({})", model.isa_name()));
+        }
+    }
+    let half = ModelOptions { precision: Precision::F16, ..ModelOptions::default() };
+    match Model::from_bytes("demo", &demo_bytes(), &half) {
+        Ok(model) => assert!(model.adapter().expect("a GPU").is_usable_gpu()),
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+            assert!(error.to_string().contains("F16 is for GPUs"), "{error}");
+        }
+    }
 }
 
 #[test]

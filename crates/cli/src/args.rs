@@ -52,7 +52,7 @@ pub struct ModelArgs {
     /// to be for
     #[arg(long, value_name = "TASK", value_parser = parse_task)]
     pub task: Option<Task>,
-    /// auto, cpu, gpu or gpu:N
+    /// auto (a graphics processor if there is one, else the CPU), cpu, gpu or gpu:N, as `devices` lists them
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
     pub device: Device,
     /// f32, f16, bf16 or int8
@@ -323,10 +323,14 @@ pub struct Inspect {
     pub json: Option<PathBuf>,
 }
 
-/// List the devices that models can run on.
+/// List the devices that models can run on, with what they have and what they lack.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = "Example:\n  ferroyolo devices")]
-pub struct Devices {}
+#[command(after_help = "Examples:\n  ferroyolo devices\n  ferroyolo devices --json -")]
+pub struct Devices {
+    /// Write one JSON object to this file; `-` is stdout, in place of the text
+    #[arg(long, value_name = "PATH|-")]
+    pub json: Option<PathBuf>,
+}
 
 impl fmt::Display for ImgSize {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -73,26 +73,31 @@ impl Error {
 
     /// The error and its causes in one line, `what: cause: cause`.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut last = text.clone();
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            let message = error.to_string();
-            // System errors often say what the message above them says already.
-            let told = last.to_lowercase();
-            let repeated = message
-                .to_lowercase()
-                .split(" (os error")
-                .next()
-                .is_some_and(|said| told == said || told.ends_with(&format!(": {said}")));
-            if !repeated {
-                text = format!("{text}: {message}");
-            }
-            last = message;
-            cause = error.source();
-        }
-        text
+        chain(self)
     }
+}
+
+/// `error` and its causes in one line, `what: cause: cause`.
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut last = text.clone();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let message = error.to_string();
+        // System errors often say what the message above them says already.
+        let told = last.to_lowercase();
+        let repeated = message
+            .to_lowercase()
+            .split(" (os error")
+            .next()
+            .is_some_and(|said| told == said || told.ends_with(&format!(": {said}")));
+        if !repeated {
+            text = format!("{text}: {message}");
+        }
+        last = message;
+        cause = error.source();
+    }
+    text
 }
 
 impl fmt::Display for Error {

@@ -6,12 +6,12 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ferroyolo::{Head, Isa, Model, ModelOptions};
+use ferroyolo::{Device, Head, Isa, Model, ModelOptions};
 use ferroyolo_tools::{Checkpoint, ConvertOptions, convert};
 
 use crate::args::ModelArgs;
 use crate::builtin;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, chain};
 use crate::fetch::cache::{self, Access};
 use crate::output::console;
 use crate::tensors::check_header;
@@ -26,8 +26,34 @@ pub struct Loaded {
     pub path: Option<PathBuf>,
 }
 
+impl Loaded {
+    /// `args` for another process, which shall run the model where it runs here.
+    pub fn args_for_others(&self, args: &ModelArgs) -> ModelArgs {
+        ModelArgs { device: self.model.device(), ..args.clone() }
+    }
+
+    /// Tells what runs the model; on the CPU that is `threads` threads.
+    pub fn tell_processor(&self, threads: usize) {
+        let name = self.model.device_name();
+        match self.model.device() {
+            Device::Gpu(_) => console::notice(&format!("running on {name}")),
+            _ => console::notice(&format!("running on the {name}, {threads} thread(s)")),
+        }
+    }
+}
+
 /// Loads the model that `args` ask for, to use `threads` or all CPUs; notices go to stderr unless `quiet`.
+///
+/// Warns if a GPU was found and could not be used.
 pub fn load(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Result<Loaded> {
+    let loaded = load_silently(args, threads, quiet)?;
+    if let Some(why) = loaded.model.fallback() {
+        console::warning(&format!("the CPU is used, since a GPU failed: {}", chain(why)));
+    }
+    Ok(loaded)
+}
+
+fn load_silently(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Result<Loaded> {
     let options = ModelOptions {
         device: args.device,
         precision: args.precision,

@@ -36,7 +36,7 @@ mod tensor;
 mod weights;
 
 #[cfg(feature = "gpu")]
-pub use backend::gpu::{Adapter, Traffic, adapters};
+pub use backend::gpu::{Adapter, AdapterKind, MatrixShape, Traffic, adapters};
 pub use backend::{Device, Precision, Tuning};
 pub use error::{Error, ErrorKind, Result};
 pub use ferroyolo_kernels::Isa;

@@ -10,7 +10,7 @@ use ferroyolo_shaders::Element;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Adapter, Gpu, Tuner};
+use crate::backend::gpu::{Adapter, Gpu, Tuner, automatically, candidates};
 use crate::backend::{Cpu, Device, Precision, Tuning};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -20,6 +20,8 @@ use crate::network::Network;
 use crate::results::{Results, Task};
 use crate::session::{PredictOptions, Session, SessionState};
 use crate::tasks::fit::FitSpec;
+#[cfg(feature = "gpu")]
+use crate::tensor::Tensor;
 use crate::weights;
 
 /// Idle session states that are kept for [`Model::predict`].
@@ -80,6 +82,8 @@ pub(crate) struct Inner {
     pub(crate) fit: FitSpec,
     provenance: BTreeMap<String, String>,
     n_parameters: usize,
+    /// Why this is on the CPU, if a GPU was tried first.
+    fallback: Option<Error>,
     idle: Mutex<Vec<SessionState>>,
 }
 
@@ -97,10 +101,30 @@ impl Model {
     /// Loads a model from the bytes of a model file; `name` is what errors call it.
     pub fn from_bytes(name: &str, bytes: &[u8], options: &ModelOptions) -> Result<Self> {
         check_options(options)?;
-        Self::load(bytes, options).map_err(|error| in_file(name, error))
+        let load = |options: &ModelOptions, fallback| {
+            Self::load(bytes, options, fallback).map_err(|error| in_file(name, error))
+        };
+        #[cfg(feature = "gpu")]
+        if options.device == Device::Auto && options.precision == Precision::F32 {
+            let on = |device| ModelOptions { device, ..options.clone() };
+            return automatically(
+                &candidates(),
+                |index| load(&on(Device::Gpu(Some(index))), None).and_then(Self::tried),
+                |why| load(&on(Device::Cpu), why),
+            );
+        }
+        load(options, None)
     }
 
-    fn load(bytes: &[u8], options: &ModelOptions) -> Result<Self> {
+    /// The same model after a run on zeros, for which everything is made that a picture needs.
+    #[cfg(feature = "gpu")]
+    fn tried(self) -> Result<Self> {
+        let [h, w] = self.imgsz();
+        self.session().run_head(&Tensor::zeros(vec![1, 3, h, w])?, Head::Auto)?;
+        Ok(self)
+    }
+
+    fn load(bytes: &[u8], options: &ModelOptions, fallback: Option<Error>) -> Result<Self> {
         let (document, weights) = weights::read(bytes)?;
         let task = Task::by_name(&document.task)
             .ok_or_else(|| Error::unsupported("task", format!("{:?} is no known task", document.task)))?;
@@ -133,6 +157,7 @@ impl Model {
                 stride,
             },
             n_parameters,
+            fallback,
             idle: Mutex::new(Vec::new()),
         };
         let model = Self { inner: Arc::new(inner) };
@@ -222,6 +247,32 @@ impl Model {
         self.inner.network.gpu().map(Gpu::adapter)
     }
 
+    /// The processor that this runs on: never `Device::Auto`, and a GPU with its number.
+    #[must_use]
+    pub fn device(&self) -> Device {
+        #[cfg(feature = "gpu")]
+        if let Some(adapter) = self.adapter() {
+            return Device::Gpu(Some(adapter.index));
+        }
+        Device::Cpu
+    }
+
+    /// The processor that this runs on, for people: `CPU (avx512)`, or a GPU's number, name and interface.
+    #[must_use]
+    pub fn device_name(&self) -> String {
+        #[cfg(feature = "gpu")]
+        if let Some(Adapter { index, name, backend, .. }) = self.adapter() {
+            return format!("gpu:{index} {name} ({backend})");
+        }
+        format!("CPU ({})", self.isa_name())
+    }
+
+    /// Why this runs on the CPU, if [`Device::Auto`] was asked for and the GPU that it found did not take the model.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Error> {
+        self.inner.fallback.as_ref()
+    }
+
     /// CPU threads that one run may use.
     #[must_use]
     pub fn threads(&self) -> usize {
@@ -300,17 +351,30 @@ fn in_file(name: &str, error: Error) -> Error {
 
 /// The network on the processor that the options ask for.
 fn place(graph: Graph, head: NetworkHead, cpu: Cpu, options: &ModelOptions) -> Result<Network> {
-    match options.device {
-        Device::Auto | Device::Cpu => Ok(Network::new(graph, head, cpu)),
-        #[cfg(feature = "gpu")]
-        Device::Gpu(index) => {
-            let element = if options.precision == Precision::F16 { Element::F16 } else { Element::F32 };
-            let gpu = Gpu::open(index, element)?;
-            let tuner = tuner(&gpu, options);
-            Ok(Network::on_gpu(graph, head, cpu, gpu)?.with_tuner(tuner))
-        }
-        #[cfg(not(feature = "gpu"))]
-        Device::Gpu(_) => Err(Error::device("gpu", "this build has no GPU backend; use the CPU")),
+    #[cfg(feature = "gpu")]
+    if let Some(gpu) = open(options)? {
+        let tuner = tuner(&gpu, options);
+        return Ok(Network::on_gpu(graph, head, cpu, gpu)?.with_tuner(tuner));
+    }
+    #[cfg(not(feature = "gpu"))]
+    if matches!(options.device, Device::Gpu(_)) {
+        return Err(Error::device("gpu", "this build has no GPU backend; use the CPU"));
+    }
+    Ok(Network::new(graph, head, cpu))
+}
+
+/// The GPU that the options ask for. What is not chosen yet is the first one in half precision, which the CPU does not
+/// have, and otherwise none.
+#[cfg(feature = "gpu")]
+fn open(options: &ModelOptions) -> Result<Option<Gpu>> {
+    match (options.device, options.precision) {
+        (Device::Gpu(index), Precision::F16) => Gpu::open(index, Element::F16).map(Some),
+        (Device::Gpu(index), _) => Gpu::open(index, Element::F32).map(Some),
+        (Device::Auto, Precision::F16) => Gpu::open(None, Element::F16).map(Some).map_err(|why| {
+            let message = "F16 is for GPUs, on the CPU only F32 is supported";
+            Error::unsupported("precision", message).with_source(why)
+        }),
+        _ => Ok(None),
     }
 }
 
@@ -326,10 +390,14 @@ fn tuner(gpu: &Gpu, options: &ModelOptions) -> Option<Tuner> {
 }
 
 fn check_options(options: &ModelOptions) -> Result<()> {
-    let is_gpu = matches!(options.device, Device::Gpu(_));
+    let may_be_gpu = match options.device {
+        Device::Gpu(_) => true,
+        Device::Auto => cfg!(feature = "gpu"),
+        Device::Cpu => false,
+    };
     match options.precision {
         Precision::F32 => Ok(()),
-        Precision::F16 if is_gpu => Ok(()),
+        Precision::F16 if may_be_gpu => Ok(()),
         Precision::F16 => {
             Err(Error::unsupported("precision", "F16 is for GPUs, on the CPU only F32 is supported"))
         }

@@ -4,55 +4,190 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ferroyolo::{Adapter, Isa, adapters};
+use ferroyolo::{Adapter, Isa, MatrixShape, adapters};
+use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::args::Devices;
 use crate::error::{Outcome, Result};
 use crate::output::console::printable;
-use crate::output::json::print_line;
+use crate::output::json::{JsonSink, is_stdout, print_line};
 
-/// Lists the CPU with its instruction sets and memory, and the graphics processors with what they lack.
-pub fn run() -> Result<Outcome> {
-    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = field(&info, "model name").next().unwrap_or(std::env::consts::ARCH);
-    let isas: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
-    let features = features();
-    print_line(&format!("cpu  {}", printable(name)))?;
-    print_line(&format!("     {}", cores(&info)))?;
-    print_line(&format!("     instruction sets: {} (the first is used)", isas.join(", ")))?;
-    print_line(&format!(
-        "     features: {}",
-        if features.is_empty() { "none known".into() } else { features.join(", ") }
-    ))?;
-    if let Some(memory) = memory() {
-        print_line(&format!("     memory: {memory}"))?;
-    }
-    print_line("     precisions: f32")?;
+/// The CPU, as far as the system tells of it.
+#[derive(Debug, Serialize)]
+struct Cpu {
+    name: String,
+    /// Cores, CPUs and threads, in words.
+    #[serde(skip)]
+    cores: String,
+    /// Threads that can run at once.
+    threads: usize,
+    /// The first one is used.
+    instruction_sets: Vec<&'static str>,
+    features: Vec<&'static str>,
+    memory_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    /// What this process may use, if that is less than all.
+    limit_bytes: Option<u64>,
+    precisions: [&'static str; 1],
+}
+
+/// Lists the CPU with its instruction sets and memory, and the graphics processors with what they have and lack.
+pub fn run(args: &Devices) -> Result<Outcome> {
+    let cpu = Cpu::here();
     let adapters = adapters();
-    if adapters.is_empty() {
-        print_line("gpu  none was found, or no driver for it")?;
+    // What `--device auto` tries first.
+    let auto = adapters.iter().find(|adapter| adapter.is_usable_gpu());
+    let auto = auto.map_or_else(|| "cpu".into(), |adapter| format!("gpu:{}", adapter.index));
+    if !args.json.as_deref().is_some_and(is_stdout) {
+        cpu.lines().iter().try_for_each(|line| print_line(line))?;
+        if adapters.is_empty() {
+            print_line("gpu  none was found, or no driver for it")?;
+        }
+        for adapter in &adapters {
+            describe(adapter).iter().try_for_each(|line| print_line(line))?;
+        }
+        print_line(&format!("auto is {auto}"))?;
     }
-    for adapter in &adapters {
-        describe(adapter).iter().try_for_each(|line| print_line(line))?;
+    if let Some(target) = &args.json {
+        let gpus: Vec<Value> = adapters.iter().map(to_json).collect();
+        JsonSink::open(target, None)?.write(&json!({ "auto": auto, "cpu": cpu, "gpus": gpus }))?;
     }
     Ok(Outcome::Done)
 }
 
+impl Cpu {
+    fn here() -> Self {
+        let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let [memory_bytes, available_bytes, limit_bytes] = memory();
+        Self {
+            name: field(&info, "model name").next().unwrap_or(std::env::consts::ARCH).to_owned(),
+            cores: cores(&info),
+            threads: n_threads(),
+            instruction_sets: Isa::available().iter().map(|isa| isa.name()).collect(),
+            features: features(),
+            memory_bytes,
+            available_bytes,
+            limit_bytes,
+            precisions: ["f32"],
+        }
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let features =
+            if self.features.is_empty() { "none known".to_owned() } else { self.features.join(", ") };
+        let mut lines = vec![
+            format!("cpu  {}", printable(&self.name)),
+            format!("     {}", self.cores),
+            format!("     instruction sets: {} (the first is used)", self.instruction_sets.join(", ")),
+            format!("     features: {features}"),
+        ];
+        if let Some(all) = self.memory_bytes {
+            let mut text = format!("     memory: {}", gib(all));
+            if let Some(free) = self.available_bytes {
+                text += &format!(", {} available", gib(free));
+            }
+            if let Some(limit) = self.limit_bytes {
+                text += &format!(", limited to {}", gib(limit));
+            }
+            lines.push(text);
+        }
+        lines.push(format!("     precisions: {}", self.precisions.join(", ")));
+        lines
+    }
+}
+
 /// The lines about a graphics processor.
 fn describe(adapter: &Adapter) -> Vec<String> {
-    let kind =
-        if adapter.is_software { "; a program on the CPU, taken only when asked for by number" } else { "" };
+    let kind = if adapter.is_software {
+        "a program on the CPU, taken only when asked for by number".to_owned()
+    } else {
+        adapter.kind.as_str().to_owned()
+    };
     let mut lines = vec![
         format!("gpu:{}  {}", adapter.index, printable(&adapter.name)),
-        format!("     {} {}{kind}", adapter.backend, printable(&adapter.driver)),
+        format!("     {} {}; {kind}", adapter.backend, printable(&adapter.driver)),
     ];
-    if adapter.lacks.is_empty() {
-        let f16 = if adapter.has_f16 { ", f16" } else { "" };
-        let buffer = adapter.max_binding_bytes >> 20;
-        lines.push(format!("     precisions: f32{f16}; activations up to {buffer} MiB"));
-    } else {
+    if !adapter.lacks.is_empty() {
         lines.push(format!("     can't be used: {}", adapter.lacks.join("; ")));
+        return lines;
+    }
+    lines.push(format!("     precisions: {}", precisions(adapter).join(", ")));
+    let mib = |bytes: u64| bytes >> 20;
+    lines.push(format!(
+        "     buffers up to {} MiB, activations up to {} MiB",
+        mib(adapter.max_buffer_bytes),
+        mib(adapter.max_binding_bytes)
+    ));
+    lines.push(format!(
+        "     workgroups of up to {} invocations with {} bytes, {} in one direction",
+        adapter.max_invocations, adapter.workgroup_bytes, adapter.max_workgroups
+    ));
+    let mut with = Vec::new();
+    let mut without = Vec::new();
+    let mut sort = |has: bool, what: &str, detail: &str| match has {
+        true => with.push(format!("{what}{detail}")),
+        false => without.push(what.to_owned()),
+    };
+    sort(adapter.has_f16, "16-bit floats", "");
+    let sizes = match adapter.subgroup_sizes {
+        Some([least, most]) if least == most => format!(" of {least}"),
+        Some([least, most]) => format!(" of {least} to {most}"),
+        None => String::new(),
+    };
+    sort(adapter.subgroup_sizes.is_some(), "subgroups", &sizes);
+    let shapes: Vec<_> = adapter.matrix_shapes.iter().map(shape_name).collect();
+    sort(!shapes.is_empty(), "matrix units", &format!(" ({})", shapes.join(", ")));
+    sort(adapter.has_timestamps, "time stamps", "");
+    sort(adapter.has_pipeline_cache, "pipeline cache", "");
+    for (label, list) in [("with", with), ("without", without)] {
+        if !list.is_empty() {
+            lines.push(format!("     {label}: {}", list.join(", ")));
+        }
     }
     lines
+}
+
+/// `16x16x16 f16 to f32`: rows, columns and depth, inputs and sums.
+fn shape_name(shape: &MatrixShape) -> String {
+    let MatrixShape { m, n, k, inputs, sums, .. } = shape;
+    format!("{m}x{n}x{k} {inputs} to {sums}")
+}
+
+fn precisions(adapter: &Adapter) -> Vec<&'static str> {
+    if !adapter.lacks.is_empty() {
+        return Vec::new();
+    }
+    if adapter.has_f16 { vec!["f32", "f16"] } else { vec!["f32"] }
+}
+
+fn to_json(adapter: &Adapter) -> Value {
+    let shape = |shape: &MatrixShape| {
+        let MatrixShape { m, n, k, inputs, sums, .. } = shape;
+        json!({ "m": m, "n": n, "k": k, "inputs": inputs, "sums": sums })
+    };
+    json!({
+        "index": adapter.index,
+        "name": adapter.name,
+        "backend": adapter.backend,
+        "driver": adapter.driver,
+        "kind": adapter.kind.as_str(),
+        "lacks": adapter.lacks,
+        "precisions": precisions(adapter),
+        "subgroup_sizes": adapter.subgroup_sizes,
+        "matrix_shapes": adapter.matrix_shapes.iter().map(shape).collect::<Vec<_>>(),
+        "timestamps": adapter.has_timestamps,
+        "pipeline_cache": adapter.has_pipeline_cache,
+        "max_buffer_bytes": adapter.max_buffer_bytes,
+        "max_binding_bytes": adapter.max_binding_bytes,
+        "workgroup_bytes": adapter.workgroup_bytes,
+        "max_invocations": adapter.max_invocations,
+        "max_workgroups": adapter.max_workgroups,
+    })
+}
+
+fn n_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The values of `key` in a file with lines `key: value`.
@@ -65,7 +200,6 @@ fn field<'a>(text: &'a str, key: &str) -> impl Iterator<Item = &'a str> {
 
 /// How many cores and CPUs the machine has, as far as `/proc/cpuinfo` tells, and how many threads may run.
 fn cores(info: &str) -> String {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let n_cpus = field(info, "processor").count();
     let cores: BTreeSet<_> = field(info, "physical id").zip(field(info, "core id")).collect();
     let machine = match (cores.len(), n_cpus) {
@@ -73,7 +207,7 @@ fn cores(info: &str) -> String {
         (0, n_cpus) => format!("{n_cpus} CPUs, "),
         (n_cores, n_cpus) => format!("{n_cores} cores with {n_cpus} CPUs, "),
     };
-    format!("{machine}{threads} threads can run at once")
+    format!("{machine}{} threads can run at once", n_threads())
 }
 
 macro_rules! detected {
@@ -97,19 +231,13 @@ fn features() -> Vec<&'static str> {
     return Vec::new();
 }
 
-/// The machine's memory, how much of it is free, and what this process may use, where the system tells it in files.
-fn memory() -> Option<String> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
+/// Bytes of the machine's memory, how much of it is free, and what this process may use, where the system tells it in
+/// files.
+fn memory() -> [Option<u64>; 3] {
+    let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let bytes = |key| Some(field(&info, key).next()?.strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024);
-    let mut text = gib(bytes("MemTotal")?);
-    if let Some(free) = bytes("MemAvailable") {
-        text += &format!(", {} available", gib(free));
-    }
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    if let Some(limit) = group_limit(Path::new("/sys/fs/cgroup"), &groups) {
-        text += &format!(", limited to {}", gib(limit));
-    }
-    Some(text)
+    [bytes("MemTotal"), bytes("MemAvailable"), group_limit(Path::new("/sys/fs/cgroup"), &groups)]
 }
 
 fn gib(bytes: u64) -> String {

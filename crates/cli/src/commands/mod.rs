@@ -21,7 +21,7 @@ pub fn run(command: Command) -> Result<Outcome> {
         Command::Bench(args) => bench::run(&args),
         Command::Convert(args) => convert::run(&args),
         Command::Inspect(args) => inspect::run(&args),
-        Command::Devices(_) => devices::run(),
+        Command::Devices(args) => devices::run(&args),
         Command::Worker(args) => worker::run(&args),
     }
 }

@@ -35,6 +35,9 @@ pub fn run(args: &Predict) -> Result<Outcome> {
     let staffing = Staffing::of(args.policy, args.workers, args.model.threads).with_batch(args.batch);
     let loaded = model::load(&args.model, staffing.threads, args.quiet)?;
     let options = options(args, &loaded.model)?;
+    if !args.quiet {
+        loaded.tell_processor(loaded.model.threads() * staffing.at_a_time());
+    }
     // On each way out, nothing that was started for a video is left behind.
     let children = Ended(Children::default());
     let tools = Arc::new(Tools::new(children.0.clone(), patience()?));
@@ -54,9 +57,10 @@ pub fn run(args: &Predict) -> Result<Outcome> {
             predict(args, staffing, sources, &crew, &mut report, stop)?;
         }
         Sharing::Processes => {
+            let model_args = loaded.args_for_others(&args.model);
             // Only the workers need it.
             drop(loaded);
-            let crew = ProcessCrew::start(&args.model, staffing, &options, report.wants_images())?;
+            let crew = ProcessCrew::start(&model_args, staffing, &options, report.wants_images())?;
             predict(args, staffing, sources, &crew, &mut report, stop)?;
         }
     }

@@ -92,6 +92,11 @@ impl Staffing {
         Staffing { batch, ..self }
     }
 
+    /// Batches that go through the network at the same time, at most.
+    pub fn at_a_time(self) -> usize {
+        if self.sharing == Sharing::Threads(Policy::Locked) { 1 } else { self.n_workers }
+    }
+
     fn on(
         n_cpus: usize,
         policy: Option<Sharing>,
@@ -100,9 +105,10 @@ impl Staffing {
     ) -> Staffing {
         let sharing = policy.unwrap_or(Sharing::Threads(Policy::Shared));
         let n_workers = workers.unwrap_or(if policy.is_some() { n_cpus } else { 1 });
-        let at_a_time = if sharing == Sharing::Threads(Policy::Locked) { 1 } else { n_workers };
+        let staffing = Staffing { sharing, n_workers, threads, batch: 1 };
+        let at_a_time = staffing.at_a_time();
         let threads = threads.or_else(|| (at_a_time > 1).then(|| (n_cpus / at_a_time).max(1)));
-        Staffing { sharing, n_workers, threads, batch: 1 }
+        Staffing { threads, ..staffing }
     }
 }
 

@@ -48,6 +48,9 @@ pub fn run(args: &Val) -> Result<Outcome> {
     let options = options(args, &loaded.model)?;
     let truths = Truths::open(args, &loaded.model)?;
     check_outputs(args, &truths, loaded.path.as_deref())?;
+    if !args.quiet {
+        loaded.tell_processor(n_threads);
+    }
 
     let imgsz = input_size(args.imgsz, &loaded.model);
     let fit = Fit {

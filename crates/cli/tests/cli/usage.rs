@@ -73,4 +73,23 @@ fn devices_lists_the_cpu() {
     for text in ["features: ", "threads can run at once"] {
         assert!(run.stdout.contains(text), "{}", run.stdout);
     }
+    assert!(run.stdout.lines().last().is_some_and(|line| line.starts_with("auto is ")), "{}", run.stdout);
+}
+
+#[test]
+fn devices_are_told_as_json() {
+    let run = Place::new().run(&["devices", "--json", "-"]).expect(0);
+    let [object] = &run.json_lines()[..] else { panic!("{}", run.stdout) };
+    let sets = object["cpu"]["instruction_sets"].as_array().expect("a list");
+    assert!(sets.contains(&"scalar".into()), "{object}");
+    let gpus = object["gpus"].as_array().expect("a list");
+    for (index, gpu) in gpus.iter().enumerate() {
+        assert_eq!(gpu["index"], index);
+        let is_usable = gpu["lacks"].as_array().expect("a list").is_empty();
+        assert_eq!(gpu["precisions"].as_array().expect("a list").contains(&"f32".into()), is_usable, "{gpu}");
+        assert!(gpu["max_binding_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{gpu}");
+    }
+    let real = gpus.iter().find(|gpu| gpu["kind"] != "software" && gpu["lacks"] == serde_json::json!([]));
+    let auto = real.map_or_else(|| "cpu".to_owned(), |gpu| format!("gpu:{}", gpu["index"]));
+    assert_eq!(object["auto"], auto.as_str(), "{object}");
 }

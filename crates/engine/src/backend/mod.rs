@@ -9,7 +9,8 @@ pub(crate) use cpu::{Cpu, CpuTarget};
 /// The processor a model is asked to run on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Device {
-    /// The CPU, as long as the way through a GPU is not the faster one for every picture.
+    /// The first GPU that lacks nothing, never a program that stands in for one; the CPU if there is none, or if the GPU
+    /// fails to take the model, which [`Model::fallback`](crate::Model::fallback) then tells.
     #[default]
     Auto,
     /// The CPU.

@@ -17,7 +17,7 @@ use ferroyolo_concurrency::engine::{Policy, Predictor};
 use serde::{Deserialize, Serialize};
 
 use super::{Latency, peak_rss_bytes, picture_bytes, rounded};
-use crate::args::{Bench, Way, model_args};
+use crate::args::{Bench, ModelArgs, Way, model_args};
 use crate::commands::input_size;
 use crate::crew::{ProcessCrew, Sharing, Staffing};
 use crate::error::{Error, Outcome, Result};
@@ -85,6 +85,7 @@ pub fn compare(args: &Bench, ways: &[Way]) -> Result<Outcome> {
     let n_workers = args.workers.unwrap_or(n_cpus);
     let threads = args.model.threads.unwrap_or((n_cpus / n_workers).max(1));
     let imgsz = input_size(args.imgsz, &loaded.model);
+    let model_args = loaded.args_for_others(&args.model);
     let name = loaded.name;
     drop(loaded.model);
 
@@ -94,7 +95,8 @@ pub fn compare(args: &Bench, ways: &[Way]) -> Result<Outcome> {
     for _ in 0..N_ROUNDS {
         for (idx, &way) in ways.iter().enumerate() {
             for &n in &counts {
-                measured.entry((idx, n)).or_default().push(measure_apart(args, way, n, threads)?);
+                let figures = measure_apart(args, &model_args, way, n, threads)?;
+                measured.entry((idx, n)).or_default().push(figures);
                 progress.step();
             }
         }
@@ -239,10 +241,16 @@ fn memory_of(pid: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-fn measure_apart(args: &Bench, way: Way, n_workers: usize, threads: usize) -> Result<Measured> {
+fn measure_apart(
+    args: &Bench,
+    model: &ModelArgs,
+    way: Way,
+    n_workers: usize,
+    threads: usize,
+) -> Result<Measured> {
     let program = std::env::current_exe().map_err(|error| Error::named("this program", error))?;
     let mut command = Command::new(program);
-    command.arg("bench").args(model_args(&args.model, Some(threads)));
+    command.arg("bench").args(model_args(model, Some(threads)));
     command.args(["--runs", &args.runs.to_string(), "--warmup", &args.warmup.to_string()]);
     command.args(["--workers", &n_workers.to_string(), "--way", &way.to_string()]);
     if let Some(imgsz) = &args.imgsz {

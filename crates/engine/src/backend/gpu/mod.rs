@@ -24,7 +24,8 @@ mod tests;
 mod tune;
 mod variant;
 
-pub use adapter::{Adapter, adapters};
+pub use adapter::{Adapter, AdapterKind, MatrixShape, adapters};
+pub(crate) use adapter::{automatically, candidates};
 pub(crate) use device::Gpu;
 pub use frame::Traffic;
 pub(crate) use frame::{Frame, Input, Wanted};

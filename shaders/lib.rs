@@ -25,6 +25,35 @@ pub struct Shader {
     pub source: &'static str,
     /// What it takes besides jobs and arena.
     pub third: Third,
+    /// The matrices that it computes with; the device has to have cooperative matrices of this size, and subgroups.
+    pub matrix: Option<Matrix>,
+}
+
+/// Matrices of elements that the invocations of a subgroup hold together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Matrix {
+    /// 8 x 8
+    Eight,
+    /// 16 x 16
+    Sixteen,
+}
+
+impl Matrix {
+    /// Rows and columns.
+    #[must_use]
+    pub fn side(self) -> usize {
+        match self {
+            Self::Eight => 8,
+            Self::Sixteen => 16,
+        }
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Eight => include_str!("shared/matrix_8.wgsl"),
+            Self::Sixteen => include_str!("shared/matrix_16.wgsl"),
+        }
+    }
 }
 
 /// The third buffer of a shader.
@@ -102,10 +131,14 @@ impl Shader {
             Lanes::One => include_str!("shared/arena_x1.wgsl"),
             Lanes::Four => include_str!("shared/arena_x4.wgsl"),
         };
-        // The element comes first: it may enable an extension, which has to stand before everything else.
-        let mut parts = vec![element, arena, include_str!("shared/jobs.wgsl")];
+        // These come first: they may enable extensions, which has to stand before everything else.
+        let mut parts: Vec<_> =
+            self.matrix.iter().map(|_| include_str!("shared/matrix_enable.wgsl")).collect();
+        parts.extend([element, arena, include_str!("shared/jobs.wgsl")]);
         parts.extend(self.third.preludes());
         parts.push(self.source);
+        // Behind the source, since overrides have to come before whatever is computed of them.
+        parts.extend(self.matrix.map(Matrix::text));
         parts.join("\n")
     }
 }
@@ -113,8 +146,15 @@ impl Shader {
 macro_rules! shader {
     ($constant:ident, $name:literal, $third:ident) => {
         #[doc = concat!("`", $name, ".wgsl`")]
-        pub const $constant: Shader =
-            Shader { name: $name, source: include_str!(concat!($name, ".wgsl")), third: Third::$third };
+        pub const $constant: Shader = shader!($name, $third, None);
+    };
+    ($name:literal, $third:ident, $matrix:expr) => {
+        Shader {
+            name: $name,
+            source: include_str!(concat!($name, ".wgsl")),
+            third: Third::$third,
+            matrix: $matrix,
+        }
     };
 }
 
@@ -127,9 +167,24 @@ shader!(LETTERBOX, "letterbox", Picture);
 shader!(RESAMPLE, "resample", None);
 shader!(WINDOW_POOL, "window_pool", None);
 
+/// `conv2d_matrix.wgsl` with matrices of 8 x 8.
+pub const CONV2D_MATRIX_8: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Eight));
+/// `conv2d_matrix.wgsl` with matrices of 16 x 16.
+pub const CONV2D_MATRIX_16: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Sixteen));
+
 /// All shaders, by name.
-pub const SHADERS: &[Shader] =
-    &[ADD, ATTENTION, CONV2D, CONV2D_DEPTHWISE, GLOBAL_AVG_POOL, LETTERBOX, RESAMPLE, WINDOW_POOL];
+pub const SHADERS: &[Shader] = &[
+    ADD,
+    ATTENTION,
+    CONV2D,
+    CONV2D_DEPTHWISE,
+    CONV2D_MATRIX_8,
+    CONV2D_MATRIX_16,
+    GLOBAL_AVG_POOL,
+    LETTERBOX,
+    RESAMPLE,
+    WINDOW_POOL,
+];
 
 /// The shader called `name`.
 #[must_use]
@@ -151,15 +206,18 @@ mod tests {
             .flat_map(|element| [Lanes::One, Lanes::Four].map(|lanes| (element, lanes)));
         SHADERS.iter().flat_map(move |shader| {
             variants.clone().map(move |(element, lanes)| {
-                let name = format!("{} {element:?} {lanes:?}", shader.name);
+                let name = format!("{} {:?} {element:?} {lanes:?}", shader.name, shader.matrix);
                 let source = shader.wgsl(element, lanes);
                 let module = naga::front::wgsl::parse_str(&source)
                     .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
-                // Nothing beyond what every WebGPU device can do, but for 16-bit floats.
-                let capabilities = match element {
+                // Nothing beyond what every WebGPU device can do, but for 16-bit floats and matrices.
+                let mut capabilities = match element {
                     Element::F32 => Capabilities::empty(),
                     Element::F16 => Capabilities::SHADER_FLOAT16,
                 };
+                if shader.matrix.is_some() {
+                    capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
+                }
                 Validator::new(ValidationFlags::all(), capabilities)
                     .validate(&module)
                     .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
@@ -218,10 +276,21 @@ mod tests {
         }
     }
 
+    /// naga panics when it is given values for overrides of which one comes behind a size that is computed of others.
+    #[test]
+    fn overrides_come_before_what_is_computed_of_them() {
+        for (name, _, module) in modules() {
+            let is_named: Vec<_> = module.overrides.iter().map(|(_, found)| found.name.is_some()).collect();
+            assert!(is_named.is_sorted_by(|a, b| a >= b), "{name}: {is_named:?}");
+        }
+    }
+
     #[test]
     fn the_list_is_sorted_and_complete() {
-        let names: Vec<_> = SHADERS.iter().map(|shader| shader.name).collect();
+        let mut names: Vec<_> = SHADERS.iter().map(|shader| shader.name).collect();
         assert!(names.is_sorted());
+        // A file may be listed with several sizes of matrices.
+        names.dedup();
         let folder = std::fs::read_dir(env!("CARGO_MANIFEST_DIR")).expect("the folder of this crate");
         let mut files: Vec<_> = folder
             .map(|entry| entry.expect("an entry").path())

@@ -247,6 +247,13 @@ impl Model {
         self.inner.network.gpu().map(Gpu::adapter)
     }
 
+    /// Why convolutions leave the matrix units of the graphics processor alone; none if they use them, or on the CPU.
+    #[cfg(feature = "gpu")]
+    #[must_use]
+    pub fn matrix_refusal(&self) -> Option<&str> {
+        self.inner.network.gpu().and_then(Gpu::matrix_refusal)
+    }
+
     /// The processor that this runs on: never `Device::Auto`, and a GPU with its number.
     #[must_use]
     pub fn device(&self) -> Device {

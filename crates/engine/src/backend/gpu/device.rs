@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use ferroyolo_shaders::{Element, Lanes, Shader, Third};
 
 use super::adapter::{Adapter, choose};
+use super::matrix::{self, MatrixUnits};
+use super::{known_answer, trust};
 use crate::error::{Error, Result};
 
 /// A compiled shader is the same for the same key.
@@ -30,6 +32,8 @@ pub(crate) struct Gpu {
     layouts: [wgpu::BindGroupLayout; Third::ALL.len()],
     pipelines: Mutex<HashMap<PipelineKey, Arc<wgpu::ComputePipeline>>>,
     fault: Fault,
+    /// What is used of its matrix units, or why nothing is.
+    matrix: std::result::Result<MatrixUnits, String>,
 }
 
 impl Gpu {
@@ -47,18 +51,42 @@ impl Gpu {
         let (adapter, handle) = choose(index)?;
         let timestamps = handle.features() & wgpu::Features::TIMESTAMP_QUERY;
         let features = match element {
-            Element::F32 => wgpu::Features::empty(),
-            Element::F16 if adapter.has_f16 => wgpu::Features::SHADER_F16,
+            Element::F32 => timestamps,
+            Element::F16 if adapter.has_f16 => timestamps | wgpu::Features::SHADER_F16,
             Element::F16 => {
                 let message = format!("{} does not compute with 16-bit floats", adapter.name);
                 return Err(Error::unsupported("precision", message));
             }
         };
+        let limits = limits.unwrap_or_else(|| handle.limits());
+        let refusal = match matrix::find(&handle, element) {
+            Ok(units) => {
+                let opened = Self::request(&adapter, &handle, element, features | matrix::FEATURES, &limits);
+                match opened.map(|gpu| gpu.with_matrices(units)) {
+                    Ok(gpu) if gpu.check().is_ok() => return Ok(gpu),
+                    Ok(_) => "the device was lost when its cooperative matrices were tried".to_owned(),
+                    Err(error) => format!("with cooperative matrices, {error}"),
+                }
+            }
+            Err(refusal) => refusal,
+        };
+        let gpu = Self::request(&adapter, &handle, element, features, &limits)?;
+        Ok(Self { matrix: Err(refusal), ..gpu })
+    }
+
+    fn request(
+        adapter: &Adapter,
+        handle: &wgpu::Adapter,
+        element: Element,
+        features: wgpu::Features,
+        limits: &wgpu::Limits,
+    ) -> Result<Self> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ferroyolo"),
-            required_features: features | timestamps,
+            required_features: features,
             // Sizes are checked against them when a program is made.
-            required_limits: limits.unwrap_or_else(|| handle.limits()),
+            required_limits: limits.clone(),
+            experimental_features: trust::experimental_features(),
             ..Default::default()
         };
         let (device, queue) = pollster::block_on(handle.request_device(&descriptor)).map_err(|cause| {
@@ -66,7 +94,34 @@ impl Gpu {
         })?;
         let fault = watch(&device);
         let layouts = Third::ALL.map(|third| bind_group_layout(&device, third));
-        Ok(Self { device, queue, adapter, element, layouts, pipelines: Mutex::default(), fault })
+        let pipelines = Mutex::default();
+        let matrix = Err("they were not looked for".to_owned());
+        Ok(Self { device, queue, adapter: adapter.clone(), element, layouts, pipelines, fault, matrix })
+    }
+
+    /// Uses `units` if they compute right.
+    fn with_matrices(mut self, units: MatrixUnits) -> Self {
+        self.matrix = Ok(units);
+        if let Err(refusal) = known_answer::check(&self) {
+            self.matrix = Err(refusal);
+        }
+        self
+    }
+
+    /// What convolutions use of the device's matrix units, if anything.
+    pub(crate) fn matrix_units(&self) -> Option<MatrixUnits> {
+        self.matrix.as_ref().ok().copied()
+    }
+
+    /// Why matrix units are not used, if they are not.
+    pub(crate) fn matrix_refusal(&self) -> Option<&str> {
+        self.matrix.as_ref().err().map(String::as_str)
+    }
+
+    /// As if the device had such matrix units.
+    #[cfg(test)]
+    pub(super) fn with_units(self, units: MatrixUnits) -> Self {
+        Self { matrix: Ok(units), ..self }
     }
 
     pub(crate) fn adapter(&self) -> &Adapter {

@@ -16,11 +16,14 @@ mod device;
 mod frame;
 mod job;
 mod kept;
+mod known_answer;
+mod matrix;
 mod picture;
 mod program;
 mod stopwatch;
 #[cfg(test)]
 mod tests;
+mod trust;
 mod tune;
 mod variant;
 

@@ -4,6 +4,7 @@ use ferroyolo_shaders::{CONV2D, Shader};
 
 use super::device::Gpu;
 use super::job::{Job, word};
+use super::matrix;
 use crate::error::Result;
 
 /// A matrix product: a convolution whose output is cut into tiles by the dispatch that it gets into.
@@ -33,11 +34,18 @@ pub(crate) struct Variant {
     pub bytes: usize,
     /// Whether it can do a job.
     pub suits: fn(&Job) -> bool,
+    /// Input channels, over all cells of the kernel, of a round. The last round of a sum is as long as the others.
+    pub depth: usize,
+    /// About how many sums it computes while the plain shader computes one.
+    pub rate: f64,
 }
 
 /// All ways that `gpu` has.
 pub(crate) fn variants(gpu: &Gpu) -> Vec<Variant> {
     let mut all = plain();
+    all.extend(
+        gpu.matrix_units().map(|units| matrix::variants(units, gpu.element_bytes())).unwrap_or_default(),
+    );
     all.retain(|variant| variant.is_within(&gpu.device.limits()));
     all
 }
@@ -58,6 +66,8 @@ fn tiles(tile: [usize; 2]) -> Variant {
         // Vectors of four rounds of input channels, and where each pixel's window begins.
         bytes: 16 * (4 * (pixels + channels) + pixels),
         suits: |_| true,
+        depth: 16,
+        rate: 1.0,
     }
 }
 
@@ -93,8 +103,10 @@ impl Variant {
     fn cost(&self, products: &[Product]) -> f64 {
         let [rows, columns] = self.tile.map(|side| side as f64);
         // A tile is read once along each side while all of it is computed, and a read costs as much as some sums.
-        let of_a_tile = rows * columns + 4.0 * (rows + columns);
-        let inner = |product: &Product| (product.cells * product.channels.next_multiple_of(4)) as f64;
+        let of_a_tile = rows * columns / self.rate + 4.0 * (rows + columns);
+        let inner = |product: &Product| {
+            (product.cells * product.channels.next_multiple_of(4)).next_multiple_of(self.depth) as f64
+        };
         let work: f64 =
             products.iter().map(|product| self.tiles(product).0 as f64 * inner(product) * of_a_tile).sum();
         let n_tiles: usize = products.iter().map(|product| self.tiles(product).0).sum();

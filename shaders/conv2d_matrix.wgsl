@@ -1,0 +1,227 @@
+// Convolution as a matrix product that is never laid out, as in conv2d.wgsl, on the matrix units of a device. A tile is
+// made of blocks; a block is two or four matrices along the pixels by one or two along the channels. Each subgroup sums
+// one block; where there are more subgroups than blocks, several share a block and sum different parts of the inner
+// dimension, and their sums are added at the end. So the number of invocations of a subgroup need not be known.
+
+struct Job {
+    first_workgroup: u32,
+    // Tiles along the output channels.
+    tiles_across: u32,
+    // Output pixels of all images, of one image, and of one row.
+    pixels: u32,
+    image_pixels: u32,
+    row_pixels: u32,
+    // Input extents.
+    in_h: u32,
+    in_w: u32,
+    in_channels: u32,
+    out_channels: u32,
+    kernel_h: u32,
+    kernel_w: u32,
+    stride_h: u32,
+    stride_w: u32,
+    pad_h: u32,
+    pad_w: u32,
+    // Element of the first channel of the first pixel, and elements from a pixel to the next.
+    input: u32,
+    input_stride: u32,
+    output: u32,
+    output_stride: u32,
+    // Zero stride: there is none.
+    residual: u32,
+    residual_stride: u32,
+    // Vectors of the first kernel row and of the bias.
+    weights: u32,
+    bias: u32,
+    activation: u32,
+    // The output pixel (y, x) lies at (y * step_h + shift_h, x * step_w + shift_w) of the map.
+    step_h: u32,
+    step_w: u32,
+    shift_h: u32,
+    shift_w: u32,
+}
+
+// Invocations, and the largest number of subgroups that they can make.
+override THREADS: u32 = 128u;
+override SUBGROUPS: u32 = 4u;
+// Blocks of a tile along the pixels and along the channels, and matrices of a block: 2 or 4 by 1 or 2.
+override BLOCKS_DOWN: u32 = 2u;
+override BLOCKS_ACROSS: u32 = 2u;
+override MATRICES_DOWN: u32 = 2u;
+override MATRICES_ACROSS: u32 = 2u;
+// Input channels of a round, a multiple of the matrices' side; a quarter of it divides the number of invocations.
+override DEPTH: u32 = 32u;
+
+override TILE_PIXELS: u32 = BLOCKS_DOWN * MATRICES_DOWN * SIDE;
+override TILE_CHANNELS: u32 = BLOCKS_ACROSS * MATRICES_ACROSS * SIDE;
+// Rows in fours, with 8 elements (4 sums) to spare, so that neighbouring rows lie in different banks of memory.
+override WINDOW_ROW: u32 = DEPTH / 4u + 2u;
+override KERNEL_ROW: u32 = TILE_CHANNELS / 4u + 2u;
+override SUMS_ROW: u32 = MATRICES_ACROSS * SIDE + 4u;
+
+// Where an output pixel's window begins: row, column, first pixel of its image; the last is 1 if there is such a pixel.
+var<workgroup> origins: array<vec4<i32>, TILE_PIXELS>;
+var<workgroup> window: array<Cell, TILE_PIXELS * WINDOW_ROW * CELLS>;
+var<workgroup> kernel: array<Cell, DEPTH * KERNEL_ROW * CELLS>;
+// One row of matrices of each subgroup.
+var<workgroup> sums: array<f32, SUBGROUPS * SIDE * SUMS_ROW>;
+
+@compute @workgroup_size(THREADS, 1, 1)
+fn conv2d_matrix(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) count: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+    @builtin(subgroup_id) subgroup: u32,
+    @builtin(num_subgroups) subgroups: u32,
+) {
+    let workgroup = workgroup_index(group, count);
+    let job = jobs[find_job(workgroup)];
+    let tile = workgroup - job.first_workgroup;
+    let first_pixel = tile / job.tiles_across * TILE_PIXELS;
+    let first_channel = tile % job.tiles_across * TILE_CHANNELS;
+    let in_groups = (job.in_channels + 3u) / 4u;
+    let out_groups = (job.out_channels + 3u) / 4u;
+    // A workgroup too many does nothing. It may not leave early: matrices want all to go the same way.
+    let inner = select(0u, job.kernel_h * job.kernel_w * in_groups, first_pixel < job.pixels);
+
+    for (var i = thread; i < TILE_PIXELS; i += THREADS) {
+        let pixel = first_pixel + i;
+        let image = pixel / job.image_pixels;
+        let y = pixel % job.image_pixels / job.row_pixels;
+        let x = pixel % job.row_pixels;
+        origins[i] = vec4<i32>(
+            i32(y * job.stride_h) - i32(job.pad_h),
+            i32(x * job.stride_w) - i32(job.pad_w),
+            i32(image * job.in_h * job.in_w),
+            select(0, 1, pixel < job.pixels),
+        );
+    }
+    workgroupBarrier();
+
+    // The block of this subgroup, and which part of each round it sums.
+    let parts = max(subgroups / (BLOCKS_DOWN * BLOCKS_ACROSS), 1u);
+    let block = subgroup / parts;
+    let part = subgroup % parts;
+    let left = block / BLOCKS_ACROSS * MATRICES_DOWN * SIDE * WINDOW_ROW;
+    let right = block % BLOCKS_ACROSS * MATRICES_ACROSS * SIDE / 4u;
+    // By name, not in an array: only so they surely stay in registers.
+    var c00 = Sum();
+    var c01 = Sum();
+    var c10 = Sum();
+    var c11 = Sum();
+    var c20 = Sum();
+    var c21 = Sum();
+    var c30 = Sum();
+    var c31 = Sum();
+    for (var done = 0u; done < inner; done += DEPTH / 4u) {
+        // An invocation reads the same input channels of several pixels.
+        let at = done + thread % (DEPTH / 4u);
+        let cell = at / in_groups;
+        let channel = at % in_groups * 4u;
+        let cell_y = i32(cell / job.kernel_w);
+        let cell_x = i32(cell % job.kernel_w);
+        for (var i = thread / (DEPTH / 4u); i < TILE_PIXELS; i += THREADS / (DEPTH / 4u)) {
+            let origin = origins[i];
+            let y = origin.x + cell_y;
+            let x = origin.y + cell_x;
+            let is_inside = y >= 0 && y < i32(job.in_h) && x >= 0 && x < i32(job.in_w);
+            var value = vec4<f32>(0.0);
+            if at < inner && is_inside && origin.w == 1 {
+                let pixel = u32(origin.z + y * i32(job.in_w) + x);
+                value = load4(job.input + pixel * job.input_stride + channel, job.in_channels - channel);
+            }
+            put_window(i * WINDOW_ROW + thread % (DEPTH / 4u), value);
+        }
+        for (var i = thread; i < DEPTH * TILE_CHANNELS / 4u; i += THREADS) {
+            let row = i / (TILE_CHANNELS / 4u);
+            let column = i % (TILE_CHANNELS / 4u);
+            let place = first_channel / 4u + column;
+            var value = vec4<f32>(0.0);
+            if done * 4u + row < inner * 4u && place < out_groups {
+                value = weight4(job.weights + (done * 4u + row) * out_groups + place);
+            }
+            put_kernel(row * KERNEL_ROW + column, value);
+        }
+        workgroupBarrier();
+        for (var depth = part * SIDE; depth < DEPTH; depth += parts * SIDE) {
+            let a = left + depth / 4u;
+            let b = right + depth * KERNEL_ROW;
+            let a0 = coopLoadT<Left>(&window[a * CELLS], WINDOW_ROW * CELLS);
+            let a1 = coopLoadT<Left>(&window[(a + SIDE * WINDOW_ROW) * CELLS], WINDOW_ROW * CELLS);
+            let b0 = coopLoadT<Right>(&kernel[b * CELLS], KERNEL_ROW * CELLS);
+            c00 = coopMultiplyAdd(a0, b0, c00);
+            c10 = coopMultiplyAdd(a1, b0, c10);
+            if MATRICES_ACROSS > 1u {
+                let b1 = coopLoadT<Right>(&kernel[(b + SIDE / 4u) * CELLS], KERNEL_ROW * CELLS);
+                c01 = coopMultiplyAdd(a0, b1, c01);
+                c11 = coopMultiplyAdd(a1, b1, c11);
+            }
+            if MATRICES_DOWN > 2u {
+                let a2 = coopLoadT<Left>(&window[(a + 2u * SIDE * WINDOW_ROW) * CELLS], WINDOW_ROW * CELLS);
+                let a3 = coopLoadT<Left>(&window[(a + 3u * SIDE * WINDOW_ROW) * CELLS], WINDOW_ROW * CELLS);
+                c20 = coopMultiplyAdd(a2, b0, c20);
+                c30 = coopMultiplyAdd(a3, b0, c30);
+                if MATRICES_ACROSS > 1u {
+                    let b1 = coopLoadT<Right>(&kernel[(b + SIDE / 4u) * CELLS], KERNEL_ROW * CELLS);
+                    c21 = coopMultiplyAdd(a2, b1, c21);
+                    c31 = coopMultiplyAdd(a3, b1, c31);
+                }
+            }
+        }
+        workgroupBarrier();
+    }
+
+    let first = subgroup * SIDE * SUMS_ROW;
+    coopStoreT(c00, &sums[first], SUMS_ROW);
+    if MATRICES_ACROSS > 1u {
+        coopStoreT(c01, &sums[first + SIDE], SUMS_ROW);
+    }
+    finish(job, 0u, vec2<u32>(first_pixel, first_channel), thread, parts);
+    coopStoreT(c10, &sums[first], SUMS_ROW);
+    if MATRICES_ACROSS > 1u {
+        coopStoreT(c11, &sums[first + SIDE], SUMS_ROW);
+    }
+    finish(job, 1u, vec2<u32>(first_pixel, first_channel), thread, parts);
+    if MATRICES_DOWN > 2u {
+        coopStoreT(c20, &sums[first], SUMS_ROW);
+        if MATRICES_ACROSS > 1u {
+            coopStoreT(c21, &sums[first + SIDE], SUMS_ROW);
+        }
+        finish(job, 2u, vec2<u32>(first_pixel, first_channel), thread, parts);
+        coopStoreT(c30, &sums[first], SUMS_ROW);
+        if MATRICES_ACROSS > 1u {
+            coopStoreT(c31, &sums[first + SIDE], SUMS_ROW);
+        }
+        finish(job, 3u, vec2<u32>(first_pixel, first_channel), thread, parts);
+    }
+}
+
+// Writes what all blocks have of one of their rows of matrices. `first` is the tile's first pixel and channel.
+fn finish(job: Job, matrix: u32, first: vec2<u32>, thread: u32, parts: u32) {
+    workgroupBarrier();
+    let across = MATRICES_ACROSS * SIDE / 4u;
+    for (var i = thread; i < BLOCKS_DOWN * BLOCKS_ACROSS * SIDE * across; i += THREADS) {
+        let block = i / (SIDE * across);
+        let row = i / across % SIDE;
+        let column = i % across * 4u;
+        let pixel = first.x + (block / BLOCKS_ACROSS * MATRICES_DOWN + matrix) * SIDE + row;
+        let channel = first.y + block % BLOCKS_ACROSS * MATRICES_ACROSS * SIDE + column;
+        if pixel < job.pixels && channel < job.out_channels {
+            var sum = weight4(job.bias + channel / 4u);
+            for (var part = 0u; part < parts; part++) {
+                let at = ((block * parts + part) * SIDE + row) * SUMS_ROW + column;
+                sum += vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
+            }
+            let rest = job.out_channels - channel;
+            var value = activate(sum, job.activation);
+            if job.residual_stride > 0u {
+                value += load4(job.residual + pixel * job.residual_stride + channel, rest);
+            }
+            let y = pixel / job.row_pixels * job.step_h + job.shift_h;
+            let x = pixel % job.row_pixels * job.step_w + job.shift_w;
+            let place = y * job.row_pixels * job.step_w + x;
+            store4(job.output + place * job.output_stride + channel, rest, value);
+        }
+    }
+    workgroupBarrier();
+}

@@ -217,6 +217,9 @@ pub struct Bench {
     /// Before measuring, compare what the device gives with what the CPU gives; stop if they differ
     #[arg(long, conflicts_with = "policies")]
     pub check: bool,
+    /// Also tell how long each step takes, on a graphics processor each dispatch, by its own clock
+    #[arg(long, conflicts_with = "policies")]
+    pub profile: bool,
     /// Write the figures as one JSON object to this file; `-` is stdout, in place of the table
     #[arg(long, value_name = "PATH|-")]
     pub json: Option<PathBuf>,

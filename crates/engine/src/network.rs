@@ -1,13 +1,15 @@
 //! A network ready to run: graph, packed weights, and the plans made so far.
 
 use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(feature = "gpu")]
+use std::time::Duration;
 use std::time::Instant;
 
 use ferroyolo_kernels::{Arena, View, clear_halo};
 
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{
-    Choose, Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Tuner, Wanted,
+    Choose, Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Tuner, Wanted, times,
 };
 use crate::backend::{Cpu, CpuTarget};
 use crate::error::{Error, Result};
@@ -18,6 +20,8 @@ use crate::modules::{Branches, NetworkHead};
 #[cfg(feature = "gpu")]
 use crate::ops::gpu;
 use crate::ops::{PackedWeights, StepIo};
+#[cfg(feature = "gpu")]
+use crate::profile::{Profile, ProfileRow};
 
 /// Plans that are kept. Pictures of many proportions each want their own.
 const MAX_PLANS: usize = 32;
@@ -312,9 +316,8 @@ impl Network {
         arena: &mut Arena,
         mut observe: impl FnMut(usize, Instant) + Send,
     ) -> Result<()> {
-        let packed = self
-            .packed()
-            .ok_or_else(|| Error::unsupported("gpu", "the time of single steps is not measured there"))?;
+        let packed =
+            self.packed().ok_or_else(|| Error::unsupported("gpu", "steps are not run one by one there"))?;
         let context = self.cpu.context();
         context.threads.install(|| {
             for (idx, step) in plan.steps.iter().enumerate() {
@@ -327,6 +330,28 @@ impl Network {
             }
         });
         Ok(())
+    }
+
+    /// How long the last run of `device` takes by the clock of the GPU: its dispatches with what they carry out, medians
+    /// of `n_runs`, and all of it.
+    ///
+    /// Errors with `ErrorKind::Unsupported` if the network runs on the CPU or the GPU tells no times, and with
+    /// `ErrorKind::Argument` if there was no run of this plan.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn profile(&self, planned: &Planned, device: &OnDevice, n_runs: usize) -> Result<Profile> {
+        let Place::Gpu(on) = &self.place else {
+            return Err(Error::unsupported("cpu", "the CPU has no clock of its own for a profile"));
+        };
+        let program = planned.program.as_ref().ok_or_else(|| Error::shape("plan", "without a program"))?;
+        let frame = device.frames.iter().rfind(|frame| frame.is_for(program));
+        let frame = frame.ok_or_else(|| Error::argument("profile", "there was no run before it"))?;
+        let times = times(&on.gpu, frame, n_runs)?;
+        let row = |((name, steps), time): ((&'static str, Vec<usize>), Duration)| {
+            let steps = steps.iter().map(|&step| self.describe(&planned.plan.steps[step])).collect();
+            ProfileRow { name, steps, time }
+        };
+        let rows = frame.carried_out().into_iter().zip(times.dispatches).map(row).collect();
+        Ok(Profile { rows, run: times.run })
     }
 
     /// What a step does, for a profile.

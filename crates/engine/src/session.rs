@@ -14,7 +14,8 @@ use crate::graph::Plan;
 use crate::image::{Image, LetterboxScratch};
 use crate::model::{Head, Inner};
 use crate::modules::{Branches, Extra, NetworkHead};
-use crate::network::{OnDevice, PlanKey, Planned, StepInfo};
+use crate::network::{OnDevice, PlanKey, Planned};
+use crate::profile::{Profile, ProfileRow};
 use crate::results::{Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
 use crate::tasks::finish::{Extent, FinishScratch, Run, Wanted};
@@ -242,34 +243,61 @@ impl Session {
         self.run_branches(images, branches)
     }
 
-    /// Runs one head `n_runs` times on zeros of `[1, 3, H, W]` and returns the median time of each step.
+    /// Runs one head `n_runs` times on `[N, H, W]` grey pictures and returns the median times of its parts.
     ///
-    /// For finding out where the time goes; the sum is a little above that of a plain run. Errors with
-    /// `ErrorKind::Unsupported` on a GPU.
-    pub fn profile(&mut self, hw: [usize; 2], n_runs: usize) -> Result<Vec<(StepInfo, Duration)>> {
-        let planned = self.prepare(([1, hw[0], hw[1]], self.branches(Head::Auto)?))?;
+    /// For finding out where the time goes; the sum is above that of a plain run. Errors with `ErrorKind::Unsupported` on a
+    /// GPU without time stamps.
+    pub fn profile(&mut self, [n, h, w]: [usize; 3], n_runs: usize) -> Result<Profile> {
+        #[cfg(feature = "gpu")]
+        if self.model.network.gpu().is_some() {
+            let image = Image::from_rgb8(w, h, vec![128; 3 * h * w])?;
+            let options = PredictOptions { imgsz: Some([h, w]), rect: false, ..PredictOptions::default() };
+            self.predict(&vec![&image; n], &options)?;
+            return self.profile_last_run(n_runs);
+        }
+        let planned = self.prepare(([n, h, w], self.branches(Head::Auto)?))?;
         let plan = &planned.plan;
         let Self { model, state } = self;
         let arena = state.arena.as_mut().ok_or_else(no_arena)?;
         let mut times = vec![Vec::with_capacity(n_runs); plan.steps.len()];
+        let mut runs = Vec::with_capacity(n_runs);
         for _ in 0..n_runs.max(1) {
             // Later buffers have taken the place of the picture.
             clear_halo(model.network.cpu().context(), arena, plan.picture);
-            for row in arena.rows_mut(&plan.picture, 0) {
-                row.fill(0.0);
+            for image in 0..n {
+                for row in arena.rows_mut(&plan.picture, image) {
+                    row.fill(0.5);
+                }
             }
-            let mut last = Instant::now();
+            let start = Instant::now();
+            let mut last = start;
             model.network.run_observed(plan, arena, |step, end| {
                 times[step].push(end - last);
                 last = end;
             })?;
+            runs.push(last - start);
         }
         let median = |mut times: Vec<Duration>| {
             times.sort_unstable();
             times[times.len() / 2]
         };
-        let steps = plan.steps.iter().map(|step| model.network.describe(step));
-        Ok(steps.zip(times.into_iter().map(median)).collect())
+        let row = |(step, times)| {
+            let step = model.network.describe(step);
+            ProfileRow { name: step.op, steps: vec![step], time: median(times) }
+        };
+        Ok(Profile { rows: plan.steps.iter().zip(times).map(row).collect(), run: median(runs) })
+    }
+
+    /// Repeats `n_runs` times what the last run did on the GPU, and returns the median times of its dispatches by the
+    /// device's own clock.
+    ///
+    /// Errors with `ErrorKind::Unsupported` on the CPU and on a GPU without time stamps, and with `ErrorKind::Argument` if
+    /// there was no run.
+    #[cfg(feature = "gpu")]
+    pub fn profile_last_run(&mut self, n_runs: usize) -> Result<Profile> {
+        let planned = self.state.plan.as_ref().map(|(_, planned)| planned);
+        let planned = planned.ok_or_else(|| Error::argument("profile", "there was no run before it"))?;
+        self.model.network.profile(planned, &self.state.device, n_runs)
     }
 
     fn run_branches(&mut self, images: &Tensor, branches: Branches) -> Result<Outputs<'_>> {

@@ -57,6 +57,23 @@ fn json_has_the_fields_of_the_contract() {
 }
 
 #[test]
+fn steps_are_timed_on_the_cpu() {
+    let run =
+        Place::new().run(&[&QUICK[..], &["--device", "cpu", "--profile", "--json", "-"]].concat()).expect(0);
+    let object = &run.json_lines()[0];
+    let rows = object["profile"].as_array().expect("rows");
+    assert!(rows.len() > 20, "{object}");
+    for row in rows {
+        let [step] = row["steps"].as_array().expect("steps").as_slice() else { panic!("{row}") };
+        assert_eq!(row["name"], step["op"]);
+        assert!(step["at"].as_str().is_some_and(|at| !at.is_empty()), "{row}");
+        assert!(row["us"].as_f64().is_some_and(|us| us >= 0.0), "{row}");
+    }
+    let macs: u64 = rows.iter().filter_map(|row| row["macs"].as_u64()).sum();
+    assert!(macs > 100_000, "{object}");
+}
+
+#[test]
 fn without_json_there_is_a_table() {
     let place = Place::new();
     let run = place.run(&[&QUICK[..], &["--json", "out.json"]].concat()).expect(0);

@@ -1,5 +1,7 @@
 //! Networks on a graphics processor by the command line.
 
+use serde_json::Value;
+
 use crate::support::Place;
 
 /// The number of an adapter that can be used, as `devices` lists it; `None` after saying that a test is skipped.
@@ -38,4 +40,32 @@ fn bench_checks_the_device() {
     let run = Place::new().run(&[&quick[..], &["--device", &gpu]].concat()).expect(0);
     assert!(run.stderr.contains("raw outputs agree with the CPU's"), "{}", run.stderr);
     assert_eq!(run.json_lines()[0]["device"], "gpu");
+}
+
+#[test]
+fn bench_tells_what_happens_on_the_device() {
+    let Some(gpu) = adapter("bench_tells_what_happens_on_the_device") else { return };
+    let place = Place::new();
+    let quick = ["bench", "--imgsz", "64,96", "--runs", "2", "--warmup", "0", "--profile", "--device", &gpu];
+    let run = place.run(&[&quick[..], &["--json", "-", "--batch", "2"]].concat()).expect(0);
+    let object = &run.json_lines()[0];
+    let number = |value: &Value| value.as_f64().unwrap_or_else(|| panic!("{object}"));
+    assert!(object["adapter"].as_str().is_some_and(|name| !name.is_empty()), "{object}");
+    let rows = object["profile"].as_array().expect("rows");
+    assert_eq!(object["dispatches"], rows.len(), "{object}");
+    for key in ["uploaded_bytes", "read_back_bytes", "gpu_ms"] {
+        assert!(number(&object[key]) > 0.0, "{key}: {object}");
+    }
+    let steps = || rows.iter().flat_map(|row| row["steps"].as_array().expect("steps"));
+    assert!(steps().any(|step| step["op"] == "conv2d" && step["output"][0] == 2), "{object}");
+    // No time without work, and no work without a place.
+    assert!(rows.iter().all(|row| number(&row["us"]) > 0.0), "{object}");
+    assert!(rows.iter().any(|row| row["gflops"].as_f64().is_some_and(|gflops| gflops > 0.0)), "{object}");
+    let shares: f64 = rows.iter().map(|row| number(&row["share"])).sum();
+    assert!((shares - 1.0).abs() < 0.05, "{shares}");
+
+    let run = place.run(&quick).expect(0);
+    for text in ["on the GPU: ", "ms by its clock", "KiB sent", "GFLOP/s", "conv2d"] {
+        assert!(run.stdout.contains(text), "no {text} in\n{}", run.stdout);
+    }
 }

@@ -2,13 +2,14 @@
 
 mod check;
 mod policies;
+mod profile;
 
 use std::borrow::Cow;
 use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use ferroyolo::{Head, Image, PredictOptions, Tensor};
+use ferroyolo::{Device, ErrorKind, Head, Image, PredictOptions, Profile, Session, Tensor};
 use serde::Serialize;
 
 use super::input_size;
@@ -25,6 +26,9 @@ use crate::output::json::{JsonSink, is_stdout, print_line};
 struct Report {
     model: String,
     device: &'static str,
+    /// The name of the graphics processor.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    adapter: Option<String>,
     precision: &'static str,
     threads: usize,
     imgsz: [usize; 2],
@@ -39,6 +43,23 @@ struct Report {
     peak_rss_bytes: Option<u64>,
     arena_bytes: usize,
     weights_bytes: usize,
+    /// What only a graphics processor has.
+    #[serde(flatten)]
+    gpu: Option<OnGpu>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    profile: Option<Vec<profile::Row>>,
+}
+
+/// Of the last batch end to end, on a graphics processor.
+#[derive(Debug, Serialize)]
+struct OnGpu {
+    /// From the beginning of the first dispatch to the end of the last one by the device's own clock, for a batch; none
+    /// if it has no time stamps.
+    gpu_ms: Option<f64>,
+    dispatches: Option<usize>,
+    /// For a picture.
+    uploaded_bytes: u64,
+    read_back_bytes: u64,
 }
 
 /// What was measured over some runs, in milliseconds.
@@ -87,10 +108,13 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
     let options = PredictOptions { imgsz: Some(imgsz), rect: false, ..PredictOptions::default() };
     let end_to_end_ms =
         measure(args, || session.predict(&pictures, &options).map(|_| ()).map_err(Error::from))?;
+    let is_gpu = loaded.model.device() != Device::Cpu;
+    let times = times(args, imgsz, is_gpu, &mut session)?;
 
     let report = Report {
         model: loaded.name,
-        device: if loaded.model.adapter().is_some() { "gpu" } else { "cpu" },
+        device: if is_gpu { "gpu" } else { "cpu" },
+        adapter: loaded.model.adapter().map(|adapter| adapter.name.clone()),
         precision: precision_name(args.model.precision),
         threads: loaded.model.threads(),
         imgsz,
@@ -102,16 +126,41 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
         peak_rss_bytes: peak_rss_bytes(),
         arena_bytes: session.arena_bytes(),
         weights_bytes: loaded.model.weights_bytes(),
+        gpu: session.traffic().map(|traffic| OnGpu {
+            gpu_ms: times.as_ref().map(|times| rounded(times.run.as_secs_f64() * 1e3)),
+            dispatches: session.dispatches(),
+            uploaded_bytes: traffic.uploaded / args.batch as u64,
+            read_back_bytes: traffic.read_back / args.batch as u64,
+        }),
+        profile: times.as_ref().filter(|_| args.profile).map(profile::rows),
     };
     if !args.json.as_deref().is_some_and(is_stdout) {
         let adapter = loaded.model.adapter().map(|adapter| printable(&adapter.name));
         let processor = adapter.as_deref().unwrap_or_else(|| loaded.model.isa_name());
         print_line(&table(&report, processor))?;
+        if let Some(times) = times.as_ref().filter(|_| args.profile) {
+            print_line(&profile::table(times))?;
+        }
     }
     if let Some(target) = &args.json {
         JsonSink::open(target, loaded.path.as_deref())?.write(&report)?;
     }
     Ok(Outcome::Done)
+}
+
+/// How long the parts of a run take, if that is wanted or comes with the time of the whole.
+///
+/// Errors if it was asked for and the device has no clock for it.
+fn times(args: &Bench, [h, w]: [usize; 2], is_gpu: bool, session: &mut Session) -> Result<Option<Profile>> {
+    if !is_gpu {
+        let profile = args.profile.then(|| session.profile([args.batch, h, w], args.runs));
+        return Ok(profile.transpose()?);
+    }
+    match session.profile_last_run(args.runs) {
+        Ok(profile) => Ok(Some(profile)),
+        Err(error) if error.kind() == ErrorKind::Unsupported && !args.profile => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn picture_name(args: &Bench) -> &str {
@@ -223,6 +272,18 @@ fn table(report: &Report, processor: &str) -> String {
             report.peak_rss_bytes.map_or_else(String::new, |bytes| format!("peak {:.1} MiB, ", mib(bytes))),
         arena = mib(report.arena_bytes as u64),
         weights = mib(report.weights_bytes as u64),
+    ) + &report.gpu.as_ref().map_or_else(String::new, gpu_line)
+}
+
+/// A line about what happened on a graphics processor.
+fn gpu_line(gpu: &OnGpu) -> String {
+    let ms = gpu.gpu_ms.map_or_else(|| "no time stamps".into(), |ms| format!("{ms:.3} ms by its clock"));
+    let kib = |bytes: u64| bytes as f64 / 1024.0;
+    format!(
+        "\non the GPU: {ms}, {} dispatches; for an image {:.1} KiB sent, {:.1} KiB read",
+        gpu.dispatches.unwrap_or_default(),
+        kib(gpu.uploaded_bytes),
+        kib(gpu.read_back_bytes)
     )
 }
 

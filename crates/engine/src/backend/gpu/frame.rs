@@ -64,6 +64,8 @@ pub(crate) struct Frame {
     readback: wgpu::Buffer,
     /// For the program's stages.
     groups: [Vec<wgpu::BindGroup>; 3],
+    /// Which stages the last run had.
+    ran: [bool; 3],
     running: Option<Running>,
     traffic: Traffic,
 }
@@ -115,11 +117,23 @@ impl Frame {
             found,
             readback,
             groups: Default::default(),
+            ran: [false; 3],
             running: None,
             traffic: Traffic::default(),
         };
         frame.groups = gpu.guarded(|| frame.program.stages().map(|stage| frame.bind(gpu, stage)))?;
         Ok(frame)
+    }
+
+    /// The dispatches of the last run, and what they are bound to.
+    pub(super) fn last_run(&self) -> impl Iterator<Item = (&Dispatch, &wgpu::BindGroup)> {
+        let stages = self.program.stages().into_iter().zip(&self.groups).zip(self.ran);
+        stages.filter(|(_, ran)| *ran).flat_map(|((stage, groups), _)| stage.iter().zip(groups))
+    }
+
+    /// Of each dispatch of the last run the name of its shader, and the steps of the plan that it carries out.
+    pub(crate) fn carried_out(&self) -> Vec<(&'static str, Vec<usize>)> {
+        self.program.described(self.ran)
     }
 
     /// Whether this was made for `program`.
@@ -195,6 +209,7 @@ impl Frame {
         self.grow(gpu, if is_pictures { sent } else { 0 }, parameters_at + parameters_bytes)?;
         self.fill(gpu, input, parameters_at, parameters)?;
 
+        self.ran = [is_pictures, true, matches!(wanted, Wanted::Found(_))];
         let program = &self.program;
         let bytes = |n: usize| n as u64 * gpu.element_bytes();
         let mut read_back = 0;
@@ -212,8 +227,7 @@ impl Frame {
             }
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
-                let runs = [is_pictures, true, matches!(wanted, Wanted::Found(_))];
-                (0..runs.len()).filter(|&stage| runs[stage]).for_each(|stage| self.record(&mut pass, stage));
+                self.last_run().for_each(|(dispatch, group)| dispatch.encode(&mut pass, group));
             }
             match wanted {
                 Wanted::Values => {
@@ -241,12 +255,8 @@ impl Frame {
 
     /// Appends the dispatches of one of the program's stages to a pass.
     pub(super) fn record(&self, pass: &mut wgpu::ComputePass<'_>, stage: usize) {
-        for (dispatch, group) in self.program.stages()[stage].iter().zip(&self.groups[stage]) {
-            pass.set_pipeline(&dispatch.pipeline);
-            pass.set_bind_group(0, group, &[]);
-            let [x, y] = dispatch.workgroups;
-            pass.dispatch_workgroups(x, y, 1);
-        }
+        let dispatches = self.program.stages()[stage].iter().zip(&self.groups[stage]);
+        dispatches.for_each(|(dispatch, group)| dispatch.encode(pass, group));
     }
 
     /// Writes what is sent into the mapped buffer.

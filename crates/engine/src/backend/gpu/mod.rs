@@ -19,6 +19,7 @@ mod kept;
 mod known_answer;
 mod matrix;
 mod picture;
+mod profile;
 mod program;
 mod stopwatch;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use frame::Traffic;
 pub(crate) use frame::{Frame, Input, Wanted};
 pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
 pub(crate) use picture::{Picture, fit as pictures_fit};
+pub(crate) use profile::times;
 #[cfg(test)]
 pub(crate) use program::{FoundLayout, Stages, Upload};
 pub(crate) use program::{GpuTarget, Program};

@@ -41,6 +41,8 @@ const GROUP: usize = 16;
 pub(crate) struct Program {
     /// What scales pictures into the input, what the network computes, and what looks for objects in its outputs.
     stages: [Vec<Dispatch>; 3],
+    /// The step of the plan that each job of the network belongs to.
+    steps: Vec<usize>,
     /// The jobs of all dispatches.
     pub(super) jobs: wgpu::Buffer,
     pub(super) arena_len: usize,
@@ -115,12 +117,26 @@ pub(super) struct Dispatch {
     /// Bytes of the weights.
     pub weights: Range<u64>,
     pub workgroups: [u32; 2],
+    /// The places of its jobs among those of the stage.
+    pub places: Vec<usize>,
+}
+
+impl Dispatch {
+    /// Appends this to a pass.
+    pub(super) fn encode(&self, pass: &mut wgpu::ComputePass<'_>, group: &wgpu::BindGroup) {
+        pass.set_pipeline(&self.pipeline);
+        pass.set_bind_group(0, group, &[]);
+        let [x, y] = self.workgroups;
+        pass.dispatch_workgroups(x, y, 1);
+    }
 }
 
 /// A dispatch that is being put together.
 struct Draft {
     key: PipelineKey,
     jobs: Vec<Job>,
+    /// The places of the jobs among those of the stage.
+    places: Vec<usize>,
     /// Vectors of four.
     weights: Option<Range<u32>>,
 }
@@ -171,9 +187,12 @@ impl Program {
         choose: &mut dyn Choose,
     ) -> Result<Self> {
         check_arena(gpu, plan.arena_len)?;
-        let jobs = plan.steps.iter().flat_map(|step| {
+        // The step of each job.
+        let mut steps = Vec::new();
+        let jobs = plan.steps.iter().enumerate().flat_map(|(idx, step)| {
             let io = StepIo { inputs: &step.inputs, output: step.output, scratch: step.scratch };
             let jobs = gpu::jobs(&graph.nodes[step.node].op, weights, &io);
+            steps.resize(steps.len() + jobs.len(), idx);
             jobs.into_iter().map(|job| (step.round, job))
         });
         let stages = Stages {
@@ -187,7 +206,9 @@ impl Program {
         let range = if pixel[0] == pixel[1] { whole_groups(range) } else { range };
         let input = Upload { range, pixel };
         let outputs = output_ranges(plan, wanted);
-        Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, FoundLayout::default())
+        let found = FoundLayout::default();
+        let program = Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, found)?;
+        Ok(Self { steps, ..program })
     }
 
     /// As [`Program::of_stages_by`], with convolutions carried out in what is likely the fastest way.
@@ -221,12 +242,28 @@ impl Program {
             dispatches(gpu, finders, choose, &mut words)?,
         ];
         let jobs = gpu.buffer_with("jobs", bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE)?;
-        Ok(Self { stages, jobs, arena_len, input, outputs, found })
+        Ok(Self { stages, steps: Vec::new(), jobs, arena_len, input, outputs, found })
     }
 
     /// The dispatches of each stage, in order.
     pub(super) fn stages(&self) -> [&[Dispatch]; 3] {
         self.stages.each_ref().map(Vec::as_slice)
+    }
+
+    /// Of each dispatch of some stages the name of its shader, and the steps of the plan that it carries out.
+    pub(super) fn described(&self, stages: [bool; 3]) -> Vec<(&'static str, Vec<usize>)> {
+        let mut all = Vec::new();
+        for (idx, stage) in self.stages.iter().enumerate().filter(|(idx, _)| stages[*idx]) {
+            for dispatch in stage {
+                // Only the network has steps.
+                let places = if idx == 1 { dispatch.places.as_slice() } else { &[] };
+                let mut steps: Vec<usize> =
+                    places.iter().filter_map(|&place| self.steps.get(place).copied()).collect();
+                steps.dedup();
+                all.push((dispatch.key.shader.name, steps));
+            }
+        }
+        all
     }
 
     /// How often the device is asked to compute something for a picture.
@@ -278,6 +315,7 @@ fn dispatches(
             jobs: first_word as u64 * 4..words.len() as u64 * 4,
             weights: window,
             workgroups: grid(first_workgroup, limits.max_compute_workgroups_per_dimension),
+            places: draft.places,
         });
     }
     Ok(dispatches)
@@ -299,7 +337,7 @@ fn drafts(jobs: impl Iterator<Item = (usize, Job)>, window: u64) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = Vec::new();
     let mut round_start = 0;
     let mut last_round = 0;
-    for (round, job) in jobs {
+    for (place, (round, job)) in jobs.enumerate() {
         if round != last_round {
             (last_round, round_start) = (round, drafts.len());
         }
@@ -313,8 +351,9 @@ fn drafts(jobs: impl Iterator<Item = (usize, Job)>, window: u64) -> Vec<Draft> {
             Some(draft) => {
                 draft.weights = union(draft.weights.take(), reads);
                 draft.jobs.push(job);
+                draft.places.push(place);
             }
-            None => drafts.push(Draft { key, jobs: vec![job], weights: reads }),
+            None => drafts.push(Draft { key, jobs: vec![job], places: vec![place], weights: reads }),
         }
     }
     drafts

@@ -144,7 +144,7 @@ impl Tuned<'_> {
             Program::of_stages_by(&mut Nth(idx), gpu, stages, self.arena_len, nothing.0, nothing.1, found)?;
         let frame = Frame::new(gpu, program.into(), self.weights, self.frame.take())?;
         let frame = self.frame.insert(frame);
-        let stopwatch = Stopwatch::new(gpu)?;
+        let stopwatch = Stopwatch::new(gpu, 1)?;
         let time = |n: u32| {
             let start = Instant::now();
             let submission = gpu.guarded(|| {
@@ -153,7 +153,7 @@ impl Tuned<'_> {
                 {
                     let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor {
                         label: None,
-                        timestamp_writes: stopwatch.as_ref().map(Stopwatch::writes),
+                        timestamp_writes: stopwatch.as_ref().map(|stopwatch| stopwatch.writes(0)),
                     });
                     (0..n).for_each(|_| frame.record(&mut pass, NETWORK));
                 }
@@ -165,7 +165,9 @@ impl Tuned<'_> {
             let mapped = stopwatch.iter().map(|stopwatch| stopwatch.map(gpu)).collect::<Result<Vec<_>>>()?;
             wait(gpu, submission, &mapped)?;
             let elapsed = start.elapsed();
-            let stamped = stopwatch.as_ref().map_or(Ok(None), |stopwatch| stopwatch.read(gpu))?;
+            let stamped =
+                stopwatch.as_ref().map_or_else(|| Ok(Vec::new()), |stopwatch| stopwatch.read(gpu))?;
+            let stamped = stamped.first().copied().filter(|time| !time.is_zero());
             Ok::<_, Error>(stamped.unwrap_or(elapsed) / n)
         };
         // The first run pages memory in, and tells how many are wanted.

@@ -162,9 +162,11 @@ shader!(ADD, "add", None);
 shader!(ATTENTION, "attention", None);
 shader!(CONV2D, "conv2d", Weights);
 shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
+shader!(DETECTIONS, "detections", Found);
 shader!(GLOBAL_AVG_POOL, "global_avg_pool", None);
 shader!(LETTERBOX, "letterbox", Picture);
 shader!(RESAMPLE, "resample", None);
+shader!(TOP_K, "top_k", Found);
 shader!(WINDOW_POOL, "window_pool", None);
 
 /// `conv2d_matrix.wgsl` with matrices of 8 x 8.
@@ -180,9 +182,11 @@ pub const SHADERS: &[Shader] = &[
     CONV2D_DEPTHWISE,
     CONV2D_MATRIX_8,
     CONV2D_MATRIX_16,
+    DETECTIONS,
     GLOBAL_AVG_POOL,
     LETTERBOX,
     RESAMPLE,
+    TOP_K,
     WINDOW_POOL,
 ];
 

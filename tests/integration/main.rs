@@ -4,6 +4,7 @@ mod agreement;
 mod bad_models;
 mod compile_fail;
 mod gpu;
+mod objects_on_gpu;
 mod policies;
 mod repeatability;
 mod tasks;

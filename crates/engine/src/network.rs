@@ -22,6 +22,7 @@ use crate::ops::gpu;
 use crate::ops::{PackedWeights, StepIo};
 #[cfg(feature = "gpu")]
 use crate::profile::{Profile, ProfileRow};
+use crate::tasks::found::{self, Layout};
 
 /// Plans that are kept. Pictures of many proportions each want their own.
 const MAX_PLANS: usize = 32;
@@ -83,6 +84,9 @@ pub(crate) struct Planned {
     /// The plan as a graphics processor carries it out.
     #[cfg(feature = "gpu")]
     program: Option<Arc<Program>>,
+    /// Of what the program can find in its outputs.
+    #[cfg(feature = "gpu")]
+    pub found: Option<Layout>,
 }
 
 impl Planned {
@@ -212,7 +216,7 @@ impl Network {
         }
         let (shape, branches) = key;
         let wanted = self.head.wanted(branches);
-        let planned = Arc::new(self.make_plan(shape, &wanted)?);
+        let planned = Arc::new(self.make_plan(shape, branches, &wanted)?);
         let size = |value: ValueId| planned.plan.views[value.0].map(|view| [view.h, view.w]);
         self.head.check_sizes([shape[1], shape[2]], size)?;
         if plans.len() == MAX_PLANS {
@@ -231,7 +235,8 @@ impl Network {
         }
     }
 
-    fn make_plan(&self, shape: [usize; 3], wanted: &[ValueId]) -> Result<Planned> {
+    #[cfg_attr(not(feature = "gpu"), expect(unused_variables, reason = "a GPU decodes one branch"))]
+    fn make_plan(&self, shape: [usize; 3], branches: Branches, wanted: &[ValueId]) -> Result<Planned> {
         match &self.place {
             Place::Cpu(weights) => {
                 let target = CpuTarget { weights, n_threads: self.cpu.n_threads() };
@@ -240,13 +245,17 @@ impl Network {
                     plan,
                     #[cfg(feature = "gpu")]
                     program: None,
+                    #[cfg(feature = "gpu")]
+                    found: None,
                 })
             }
             #[cfg(feature = "gpu")]
             Place::Gpu(on) => {
                 let plan = Plan::new(&self.graph, &GpuTarget, shape, wanted)?;
+                let finder = found::gpu::finder(&self.head, branches, &plan, on.gpu.max_words());
+                let (found, finder) = finder.unzip();
                 let make = |choose: &mut dyn Choose| {
-                    Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted, choose)
+                    Program::new(&on.gpu, &self.graph, &on.weights, &plan, wanted, choose, finder)
                 };
                 let program = match &on.tuner {
                     Some(tuner) => {
@@ -256,7 +265,7 @@ impl Network {
                     }
                     None => make(&mut Guess)?,
                 };
-                Ok(Planned { plan, program: Some(Arc::new(program)) })
+                Ok(Planned { plan, program: Some(Arc::new(program)), found })
             }
         }
     }

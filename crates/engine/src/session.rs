@@ -8,7 +8,7 @@ use ferroyolo_kernels::{Activation, Arena, clear_halo, load_planar, store_planar
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Frame, Input, Picture, Traffic, pictures_fit};
+use crate::backend::gpu::{Frame, Input, Picture, Traffic, Wanted as Brought, elements, pictures_fit};
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::image::{Image, LetterboxScratch};
@@ -18,8 +18,10 @@ use crate::network::{OnDevice, PlanKey, Planned};
 use crate::profile::{Profile, ProfileRow};
 use crate::results::{Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
-use crate::tasks::finish::{Extent, FinishScratch, Run, Wanted};
+use crate::tasks::finish::{Extent, FinishScratch, Run, Source, Wanted};
 use crate::tasks::fit::Fit;
+#[cfg(feature = "gpu")]
+use crate::tasks::found::{Found, Layout};
 use crate::tasks::map;
 use crate::tasks::nms::NmsOptions;
 use crate::tasks::segment::MaskSize;
@@ -139,6 +141,8 @@ enum Batch {
 #[derive(Debug)]
 struct RunningBatch {
     frame: Frame,
+    /// What it finds; absent if its maps are decoded on the host.
+    found: Option<Layout>,
     prepared: Prepared,
     preprocessed: Instant,
 }
@@ -419,7 +423,9 @@ impl Session {
         let Self { model, state } = self;
         let SessionState { arena, device, .. } = state;
         model.network.run(&prepared.planned, arena.as_mut().ok_or_else(no_arena)?, device)?;
-        self.results(&prepared, preprocessed).map(|results| Batch::Done(Ok(results)))
+        let arena = state.arena.as_ref().ok_or_else(no_arena)?;
+        let source = Source::Maps(arena);
+        results(model, source, &prepared, preprocessed, &mut state.finish).map(|all| Batch::Done(Ok(all)))
     }
 
     /// Sends the pictures to the device, scaled here if it can't do that.
@@ -447,10 +453,14 @@ impl Session {
             }
         };
         let preprocessed = Instant::now();
-        let wanted = crate::backend::gpu::Wanted::Values;
-        let frame = model.network.start(&prepared.planned, input, wanted, &mut state.device)?;
+        // Several classes for a cell are found on the host only.
+        let found = prepared.planned.found.filter(|_| !prepared.options.multi_label);
+        let parameters =
+            found.map(|layout| layout.parameters(&wanted(&prepared.options, prepared.branches).filter));
+        let brought = parameters.as_deref().map_or(Brought::Values, Brought::Found);
+        let frame = model.network.start(&prepared.planned, input, brought, &mut state.device)?;
         drop(pictures);
-        Ok(Batch::Running(Box::new(RunningBatch { frame, prepared, preprocessed })))
+        Ok(Batch::Running(Box::new(RunningBatch { frame, found, prepared, preprocessed })))
     }
 
     /// Waits for a batch.
@@ -459,17 +469,68 @@ impl Session {
             Batch::Done(results) => results,
             #[cfg(feature = "gpu")]
             Batch::Running(running) => {
-                let RunningBatch { mut frame, prepared, preprocessed } = *running;
-                self.make_arena(prepared.planned.plan.arena_len)?;
-                let Self { model, state } = self;
-                let arena = state.arena.as_mut().ok_or_else(no_arena)?;
-                let gpu = model.network.gpu().ok_or_else(no_arena)?;
-                frame.finish(gpu)?;
-                frame.read_values(gpu, arena.as_mut_slice())?;
-                state.device.keep(frame);
-                self.results(&prepared, preprocessed)
+                let RunningBatch { mut frame, found, prepared, preprocessed } = *running;
+                let all = match found {
+                    Some(layout) => self.results_of_found(&mut frame, layout, &prepared, preprocessed),
+                    None => self.results_of_maps(&mut frame, &prepared, preprocessed),
+                }?;
+                // What a failed run leaves behind is not used again.
+                self.state.device.keep(frame);
+                Ok(all)
             }
         }
+    }
+
+    /// The results of a run whose maps are decoded on the host.
+    #[cfg(feature = "gpu")]
+    fn results_of_maps(
+        &mut self,
+        frame: &mut Frame,
+        prepared: &Prepared,
+        preprocessed: Instant,
+    ) -> Result<Vec<Results>> {
+        self.make_arena(prepared.planned.plan.arena_len)?;
+        let Self { model, state } = self;
+        let gpu = model.network.gpu().ok_or_else(no_arena)?;
+        let arena = state.arena.as_mut().ok_or_else(no_arena)?;
+        frame.finish(gpu)?;
+        frame.read_values(gpu, arena.as_mut_slice())?;
+        results(model, Source::Maps(arena), prepared, preprocessed, &mut state.finish)
+    }
+
+    /// The results of a run whose objects were found on the device.
+    #[cfg(feature = "gpu")]
+    fn results_of_found(
+        &mut self,
+        frame: &mut Frame,
+        layout: Layout,
+        prepared: &Prepared,
+        preprocessed: Instant,
+    ) -> Result<Vec<Results>> {
+        let plan = &prepared.planned.plan;
+        let proto = match self.model.network.head() {
+            NetworkHead::Detect(head) => head.proto().and_then(|proto| plan.views[proto.0]),
+            NetworkHead::Map(_) => None,
+        };
+        if proto.is_some() {
+            self.make_arena(plan.arena_len)?;
+        }
+        let Self { model, state } = self;
+        let gpu = model.network.gpu().ok_or_else(no_arena)?;
+        let mut words = Vec::new();
+        frame.finish(gpu)?;
+        frame.read_found(gpu, &mut words)?;
+        let n_read = words.len();
+        frame.fetch_found(gpu, n_read..layout.n_used(&words).max(n_read), &mut words)?;
+        let found = Found::new(layout, words);
+        let arena = match (proto, &mut state.arena) {
+            (Some(proto), Some(arena)) => {
+                frame.fetch_values(gpu, elements(&proto), arena.as_mut_slice())?;
+                Some(&*arena)
+            }
+            _ => None,
+        };
+        results(model, Source::Found(&found, arena), prepared, preprocessed, &mut state.finish)
     }
 
     /// Scales the pictures of a batch into the arena on the host.
@@ -485,31 +546,6 @@ impl Session {
             fit.write(image, rows, plan.picture.row_stride, scratch)?;
         }
         Ok(())
-    }
-
-    /// The results of a batch whose outputs are in the arena.
-    fn results(&mut self, prepared: &Prepared, preprocessed: Instant) -> Result<Vec<Results>> {
-        let inferred = Instant::now();
-        let Prepared { fits, image_hws, planned, options, branches, extent, start } = prepared;
-        let Self { model, state } = self;
-        let SessionState { arena, finish, .. } = state;
-        let arena = arena.as_mut().ok_or_else(no_arena)?;
-        let context = model.network.cpu().context();
-        let run =
-            Run { context, head: model.network.head(), plan: &planned.plan, arena, names: &model.names };
-        let wanted = Wanted { extent: *extent, ..wanted(options, *branches) };
-        let finish = |(idx, (image_hw, fit)): (usize, (&[usize; 2], &Fit))| {
-            run.finish(idx, *image_hw, fit, &wanted, finish)
-        };
-        let all = image_hws.iter().zip(fits).enumerate().map(finish).collect::<Result<Vec<_>>>()?;
-        let per_image = |duration: Duration| duration.as_secs_f64() * 1e3 / fits.len() as f64;
-        let speed = Speed {
-            preprocess_ms: per_image(preprocessed - *start),
-            inference_ms: per_image(inferred - preprocessed),
-            postprocess_ms: per_image(inferred.elapsed()),
-        };
-        let input_shape = fits[0].net_hw();
-        Ok(all.into_iter().map(|results| results.with_input_shape(input_shape).with_speed(speed)).collect())
     }
 
     fn stride(&self) -> usize {
@@ -589,6 +625,33 @@ impl Session {
         }
         Ok(())
     }
+}
+
+/// The results of a batch whose run is through.
+fn results(
+    model: &Inner,
+    source: Source<'_>,
+    prepared: &Prepared,
+    preprocessed: Instant,
+    scratch: &mut FinishScratch,
+) -> Result<Vec<Results>> {
+    let inferred = Instant::now();
+    let Prepared { fits, image_hws, planned, options, branches, extent, start } = prepared;
+    let context = model.network.cpu().context();
+    let run = Run { context, head: model.network.head(), plan: &planned.plan, source, names: &model.names };
+    let wanted = Wanted { extent: *extent, ..wanted(options, *branches) };
+    let finish = |(idx, (image_hw, fit)): (usize, (&[usize; 2], &Fit))| {
+        run.finish(idx, *image_hw, fit, &wanted, scratch)
+    };
+    let all = image_hws.iter().zip(fits).enumerate().map(finish).collect::<Result<Vec<_>>>()?;
+    let per_image = |duration: Duration| duration.as_secs_f64() * 1e3 / fits.len() as f64;
+    let speed = Speed {
+        preprocess_ms: per_image(preprocessed - *start),
+        inference_ms: per_image(inferred - preprocessed),
+        postprocess_ms: per_image(inferred.elapsed()),
+    };
+    let input_shape = fits[0].net_hw();
+    Ok(all.into_iter().map(|results| results.with_input_shape(input_shape).with_speed(speed)).collect())
 }
 
 /// The options as the way from outputs to results takes them.

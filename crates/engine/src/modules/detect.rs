@@ -19,7 +19,7 @@ const MAX_KEYPOINTS: usize = 4096;
 #[derive(Clone, Debug)]
 pub(crate) struct DetectHead {
     /// Path of the module, for errors.
-    at: String,
+    pub at: String,
     pub n_classes: usize,
     /// Pixels of the input per cell, one for each level.
     pub strides: Vec<usize>,

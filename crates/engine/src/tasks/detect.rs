@@ -5,6 +5,8 @@ use ferroyolo_kernels::{
 };
 
 use super::extra;
+#[cfg(feature = "gpu")]
+use super::found::Row;
 use super::nms::Candidate;
 use crate::graph::{Plan, ValueId};
 use crate::modules::{Branch, DetectHead, Extra, Level, Regression};
@@ -34,7 +36,12 @@ impl Filter<'_> {
             && found.xyxy.iter().all(|edge| edge.is_finite())
     }
 
-    fn keeps(&self, class: usize) -> bool {
+    /// What a logit has to exceed for its score to be looked at.
+    pub(crate) fn threshold(&self) -> f32 {
+        logit(self.conf) - LOGIT_SLACK
+    }
+
+    pub(crate) fn keeps(&self, class: usize) -> bool {
         self.classes.is_none_or(|classes| classes.contains(&class))
     }
 }
@@ -186,9 +193,36 @@ impl<'a> Decoder<'a> {
         let (level, cell) = self.locate(anchor);
         if let Some(view) = &level.extra {
             out.extend_from_slice(pixel(arena, view, image, cell));
-            let at = [(cell % view.w) as f32, (cell / view.w) as f32];
-            extra::decode_cell(self.head.extra, out, at, level.stride);
+            self.decode_extra(level, cell, out);
         }
+    }
+
+    /// Finishes the raw values that come with the box of one cell.
+    fn decode_extra(&self, level: &LevelViews, cell: usize, values: &mut [f32]) {
+        let w = level.boxes.w;
+        extra::decode_cell(self.head.extra, values, [(cell % w) as f32, (cell / w) as f32], level.stride);
+    }
+
+    /// The box of a row that a graphics processor found, as [`Decoder::candidates`] and [`Decoder::top_k`] give it.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn candidate(&self, row: &Row<'_>) -> Candidate {
+        let (level, cell) = self.locate(row.anchor);
+        let objectness = level.objectness.map_or(1.0, |_| sigmoid(row.objectness));
+        Candidate {
+            xyxy: self.corners(level, cell, row.sides, row.extra),
+            score: sigmoid(row.logit) * objectness,
+            class: row.class,
+            anchor: row.anchor as u32,
+        }
+    }
+
+    /// As [`Decoder::extra`], of a row that a graphics processor found.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn extra_of(&self, row: &Row<'_>, out: &mut Vec<f32>) {
+        let (level, cell) = self.locate(row.anchor);
+        out.clear();
+        out.extend_from_slice(row.extra);
+        self.decode_extra(level, cell, out);
     }
 
     /// Collects one image's boxes that pass the filter, as corners in pixels of the input.
@@ -201,7 +235,7 @@ impl<'a> Decoder<'a> {
         scratch: &mut Scratch,
         candidates: &mut Vec<Candidate>,
     ) {
-        let threshold = logit(filter.conf) - LOGIT_SLACK;
+        let threshold = filter.threshold();
         self.best_logits(context, arena, image, &mut scratch.best);
         for level in &self.levels {
             for cell in 0..level.boxes.pixels() {
@@ -215,7 +249,7 @@ impl<'a> Decoder<'a> {
                 let mut push = |class: usize, score: f32| {
                     if score > filter.conf && filter.keeps(class) {
                         let xyxy =
-                            *xyxy.get_or_insert_with(|| self.corners(context, arena, level, image, cell));
+                            *xyxy.get_or_insert_with(|| self.corners_in(context, arena, level, image, cell));
                         candidates.push(Candidate {
                             xyxy,
                             score,
@@ -262,7 +296,7 @@ impl<'a> Decoder<'a> {
         for (row, &(logit, (rank, class))) in pairs.iter().enumerate() {
             let anchor = ranked[rank as usize].1;
             let (level, cell) = self.locate(anchor as usize);
-            let xyxy = self.corners(context, arena, level, image, cell);
+            let xyxy = self.corners_in(context, arena, level, image, cell);
             let score = sigmoid(logit) * level.objectness(arena, image, cell);
             emit(row, Candidate { xyxy, score, class, anchor });
         }
@@ -286,9 +320,8 @@ impl<'a> Decoder<'a> {
         (&self.levels[level], anchor - self.levels[level].first_anchor)
     }
 
-    /// The corners of one cell's box, in pixels of the input; of a turned box those that it has before it is turned
-    /// around its center.
-    fn corners(
+    /// The corners of one cell's box, as [`Decoder::corners`], from the raw maps.
+    fn corners_in(
         &self,
         context: Context<'_>,
         arena: &Arena,
@@ -297,15 +330,28 @@ impl<'a> Decoder<'a> {
         cell: usize,
     ) -> [f32; 4] {
         let raw = pixel(arena, &level.boxes, image, cell);
+        let sides = match self.head.regression {
+            Regression::Distances { reg_max } if reg_max > 1 => dfl(context, raw, reg_max),
+            Regression::Distances { .. } | Regression::CenterSize => [raw[0], raw[1], raw[2], raw[3]],
+        };
+        let extra = level.extra.as_ref().map_or(&[][..], |view| pixel(arena, view, image, cell));
+        self.corners(level, cell, sides, extra)
+    }
+
+    /// The corners of one cell's box, in pixels of the input; of a turned box those that it has before it is turned
+    /// around its center.
+    ///
+    /// `sides` are what [`Regression`] names, distributions as their means. `extra` are the raw values that come with
+    /// the box.
+    fn corners(&self, level: &LevelViews, cell: usize, sides: [f32; 4], extra: &[f32]) -> [f32; 4] {
         let (x, y) = ((cell % level.boxes.w) as f32, (cell / level.boxes.w) as f32);
         match self.head.regression {
-            Regression::Distances { reg_max } => {
-                let [l, t, r, b] =
-                    if reg_max == 1 { [raw[0], raw[1], raw[2], raw[3]] } else { dfl(context, raw, reg_max) };
+            Regression::Distances { .. } => {
+                let [l, t, r, b] = sides;
                 let (x, y) = (x + 0.5, y + 0.5);
-                let edges = match (self.head.extra, level.extra) {
-                    (Extra::Angle { raw }, Some(view)) => {
-                        let angle = extra::angle(pixel(arena, &view, image, cell)[0], raw);
+                let edges = match (self.head.extra, extra) {
+                    (Extra::Angle { raw }, &[angle, ..]) => {
+                        let angle = extra::angle(angle, raw);
                         let [dx, dy] = extra::turned_center([l, t, r, b], angle);
                         let (w, h) = ((l + r) / 2.0, (t + b) / 2.0);
                         [x + dx - w, y + dy - h, x + dx + w, y + dy + h]
@@ -315,8 +361,9 @@ impl<'a> Decoder<'a> {
                 edges.map(|edge| edge * level.stride)
             }
             Regression::CenterSize => {
-                let (cx, cy) = ((raw[0] + x) * level.stride, (raw[1] + y) * level.stride);
-                let (w, h) = (raw[2].exp() * level.stride, raw[3].exp() * level.stride);
+                let [dx, dy, log_w, log_h] = sides;
+                let (cx, cy) = ((dx + x) * level.stride, (dy + y) * level.stride);
+                let (w, h) = (log_w.exp() * level.stride, log_h.exp() * level.stride);
                 [cx - w / 2.0, cy - h / 2.0, cx + w / 2.0, cy + h / 2.0]
             }
         }
@@ -394,7 +441,8 @@ fn best_pairs<'a>(anchors: impl Iterator<Item = &'a [f32]>, k: usize, pairs: &mu
 /// Keeps the `k` largest, sorted by falling value, equal ones by key. NaN counts as smallest.
 fn keep_largest<K: Copy + Ord>(items: &mut Vec<(f32, K)>, k: usize) {
     let by_value = |a: &(f32, K), b: &(f32, K)| {
-        let number = |value: f32| if value.is_nan() { f32::NEG_INFINITY } else { value };
+        // Adding zero turns -0 into 0, which is the same value.
+        let number = |value: f32| if value.is_nan() { f32::NEG_INFINITY } else { value + 0.0 };
         number(b.0).total_cmp(&number(a.0)).then(a.1.cmp(&b.1))
     };
     if k < items.len() {

@@ -6,6 +6,8 @@ use ferroyolo_kernels::{Arena, Context};
 
 use super::detect::{Decoder, Filter, Scratch};
 use super::fit::Fit;
+#[cfg(feature = "gpu")]
+use super::found::Found;
 use super::map;
 use super::nms::{Candidate, NmsOptions, nms};
 use super::obb::{RotatedCandidate, nms_rotated};
@@ -55,8 +57,28 @@ pub(crate) struct Run<'a> {
     pub context: Context<'a>,
     pub head: &'a NetworkHead,
     pub plan: &'a Plan,
-    pub arena: &'a Arena,
+    pub source: Source<'a>,
     pub names: &'a Arc<[String]>,
+}
+
+/// Where the outputs of a run are.
+#[derive(Clone, Copy)]
+pub(crate) enum Source<'a> {
+    /// All maps are in an arena on the host.
+    Maps(&'a Arena),
+    /// A device has looked for objects in them. Prototypes of masks are in an arena on the host.
+    #[cfg(feature = "gpu")]
+    Found(&'a Found, Option<&'a Arena>),
+}
+
+impl<'a> Source<'a> {
+    fn arena(self) -> Result<&'a Arena> {
+        match self {
+            Self::Maps(arena) => Ok(arena),
+            #[cfg(feature = "gpu")]
+            Self::Found(_, arena) => arena.ok_or_else(not_planned),
+        }
+    }
 }
 
 impl Run<'_> {
@@ -91,23 +113,20 @@ impl Run<'_> {
         let branch = if wanted.one2one { head.one2one.as_ref() } else { Some(&head.one2many) };
         let decoder =
             branch.and_then(|branch| Decoder::new(head, branch, self.plan)).ok_or_else(not_planned)?;
-        let (context, arena, image_hw) = (self.context, self.arena, letterbox.image_hw());
+        let image_hw = letterbox.image_hw();
         let FinishScratch { decode, candidates, rotated, extra, masks: mask_scratch } = scratch;
         candidates.clear();
-        if wanted.one2one {
-            decoder.top_k(context, arena, image, decode, |_, found| {
-                if wanted.filter.passes(&found) {
-                    candidates.push(found);
-                }
-            });
-        } else {
-            decoder.candidates(context, arena, image, &wanted.filter, decode, candidates);
-        }
+        self.propose(&decoder, image, wanted, decode, candidates);
+        let read_extra = |anchor: u32, extra: &mut Vec<f32>| match self.source {
+            Source::Maps(arena) => decoder.extra(arena, image, anchor as usize, extra),
+            #[cfg(feature = "gpu")]
+            Source::Found(found, _) => found.extra(&decoder, image, anchor as usize, extra),
+        };
 
         if let Extra::Angle { .. } = head.extra {
             rotated.clear();
             for found in candidates.iter() {
-                decoder.extra(arena, image, found.anchor as usize, extra);
+                read_extra(found.anchor, extra);
                 rotated.push(with_angle(found, extra[0]));
             }
             let kept: Vec<usize> = if wanted.one2one {
@@ -141,14 +160,14 @@ impl Run<'_> {
         match head.extra {
             Extra::Masks { proto, .. } => {
                 let prototypes = self.plan.views[proto.0].as_ref().ok_or_else(not_planned)?;
-                let prototypes = MapView::new(arena, prototypes, image);
+                let prototypes = MapView::new(self.source.arena()?, prototypes, image);
                 let mut masks = match wanted.mask_size {
                     MaskSize::Picture => Masks::new(image_hw),
                     MaskSize::Input | MaskSize::Prototypes => Masks::in_input(letterbox),
                 };
                 mask_scratch.start();
                 for found in kept {
-                    decoder.extra(arena, image, found.anchor as usize, extra);
+                    read_extra(found.anchor, extra);
                     let xyxy = match wanted.mask_size {
                         MaskSize::Picture => letterbox.map_box(found.xyxy),
                         MaskSize::Input | MaskSize::Prototypes => found.xyxy,
@@ -179,7 +198,7 @@ impl Run<'_> {
             Extra::Keypoints { n, values, .. } => {
                 let mut keypoints = Keypoints::new(image_hw, n);
                 for found in kept {
-                    decoder.extra(arena, image, found.anchor as usize, extra);
+                    read_extra(found.anchor, extra);
                     if extra.iter().all(|value| value.is_finite()) {
                         push(&found);
                         let points: Vec<Keypoint> = extra
@@ -198,12 +217,41 @@ impl Run<'_> {
         }
     }
 
+    /// Collects the boxes of one image that pass, of a one-to-one branch by falling score.
+    fn propose(
+        &self,
+        decoder: &Decoder<'_>,
+        image: usize,
+        wanted: &Wanted<'_>,
+        scratch: &mut Scratch,
+        candidates: &mut Vec<Candidate>,
+    ) {
+        let filter = &wanted.filter;
+        let mut push = |found: Candidate| {
+            if filter.passes(&found) {
+                candidates.push(found);
+            }
+        };
+        match self.source {
+            Source::Maps(arena) if wanted.one2one => {
+                decoder.top_k(self.context, arena, image, scratch, |_, found| push(found));
+            }
+            Source::Maps(arena) => {
+                decoder.candidates(self.context, arena, image, filter, scratch, candidates);
+            }
+            #[cfg(feature = "gpu")]
+            Source::Found(found, _) if wanted.one2one => found.top_k(decoder, image, push),
+            #[cfg(feature = "gpu")]
+            Source::Found(found, _) => found.candidates(decoder, image, filter, candidates),
+        }
+    }
+
     fn map(&self, head: &MapHead, image: usize, image_hw: [usize; 2], fit: &Fit) -> Result<Results> {
         let view = self.plan.views[head.map.0].ok_or_else(not_planned)?;
         let names = Arc::clone(self.names);
         let raw = || {
             let mut raw = vec![0.0; view.c * view.pixels()];
-            map::write_raw(head, self.context, self.arena, view, image, &mut raw);
+            map::write_raw(head, self.context, self.source.arena()?, view, image, &mut raw);
             check_finite(&raw).map(|()| raw)
         };
         match (head.kind, fit) {
@@ -213,7 +261,7 @@ impl Run<'_> {
                 Ok(Results::depth(names, DepthMap::new(image_hw, meters)?))
             }
             (MapKind::Semantic, Fit::Letterbox { letterbox, .. }) => {
-                let logits = MapView::new(self.arena, &view, image);
+                let logits = MapView::new(self.source.arena()?, &view, image);
                 for y in 0..view.h {
                     (0..view.w).try_for_each(|x| check_finite(logits.pixel(y, x)))?;
                 }

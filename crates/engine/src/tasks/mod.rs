@@ -4,6 +4,8 @@ pub(crate) mod detect;
 mod extra;
 pub(crate) mod finish;
 pub(crate) mod fit;
+#[cfg(feature = "gpu")]
+pub(crate) mod found;
 pub(crate) mod map;
 pub(crate) mod nms;
 mod obb;

@@ -138,6 +138,12 @@ impl Gpu {
         self.element
     }
 
+    /// Words that a buffer may have if a shader is to reach all of it.
+    pub(crate) fn max_words(&self) -> usize {
+        let bytes = self.max_binding_bytes().min(self.device.limits().max_buffer_size);
+        usize::try_from(bytes / 4).unwrap_or(usize::MAX)
+    }
+
     /// Bytes of an activation or weight.
     pub(super) fn element_bytes(&self) -> u64 {
         match self.element {

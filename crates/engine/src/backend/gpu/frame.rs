@@ -36,7 +36,6 @@ pub(crate) enum Wanted<'a> {
     /// The maps that a head decodes, [`Program::outputs`].
     Values,
     /// What is found by the shaders behind the network, with these parameters.
-    #[expect(dead_code, reason = "heads are decoded on the host")]
     Found(&'a [u32]),
 }
 
@@ -302,7 +301,6 @@ impl Frame {
     }
 
     /// The first words that a finished run with [`Wanted::Found`] has found.
-    #[expect(dead_code, reason = "heads are decoded on the host")]
     pub(crate) fn read_found(&self, gpu: &Gpu, words: &mut Vec<u32>) -> Result<()> {
         let n_bytes = 4 * self.program.found.n_read;
         words.clear();
@@ -310,26 +308,50 @@ impl Frame {
     }
 
     /// Appends further words of what was found, by way of another submission.
-    #[expect(dead_code, reason = "heads are decoded on the host")]
     pub(crate) fn fetch_found(&mut self, gpu: &Gpu, range: Range<usize>, words: &mut Vec<u32>) -> Result<()> {
-        let room = (self.readback.size() / 4) as usize;
+        let bytes = 4 * range.start as u64..4 * range.end as u64;
+        let append = |part: &[u8]| words.extend_from_slice(bytemuck::cast_slice(part));
+        self.traffic.read_back += self.fetch(gpu, &self.found, bytes, append)?;
+        Ok(())
+    }
+
+    /// Brings a part of the arena, in whole groups, to its place in an arena on the host, by way of another submission.
+    pub(crate) fn fetch_values(&mut self, gpu: &Gpu, range: Range<usize>, host: &mut [f32]) -> Result<()> {
+        let size = gpu.element_bytes() as usize;
+        let bytes = (size * range.start) as u64..(size * range.end) as u64;
+        let mut rest = &mut host[range];
+        let decode = |part: &[u8]| {
+            let (values, behind) = std::mem::take(&mut rest).split_at_mut(part.len() / size);
+            gpu.decode(part, values);
+            rest = behind;
+        };
+        self.traffic.read_back += self.fetch(gpu, &self.arena, bytes, decode)?;
+        Ok(())
+    }
+
+    /// Shows `look` a part of a buffer, in pieces that the host has room for, and says how many bytes that were.
+    fn fetch(
+        &self,
+        gpu: &Gpu,
+        buffer: &wgpu::Buffer,
+        range: Range<u64>,
+        mut look: impl FnMut(&[u8]),
+    ) -> Result<u64> {
         let mut start = range.start;
         while start < range.end {
-            let n = room.min(range.end - start);
+            let n = self.readback.size().min(range.end - start);
             let submission = gpu.guarded(|| {
                 let mut encoder =
                     gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-                let (from, bytes) = (4 * start as u64, 4 * n as u64);
-                encoder.copy_buffer_to_buffer(&self.found, from, &self.readback, 0, bytes);
+                encoder.copy_buffer_to_buffer(buffer, start, &self.readback, 0, n);
                 gpu.queue.submit([encoder.finish()])
             })?;
             let mapped = gpu.guarded(|| map((&self.readback, wgpu::MapMode::Read)))?;
             wait(gpu, submission, &[mapped])?;
-            self.read(gpu, |view| words.extend_from_slice(bytemuck::cast_slice(&view[..4 * n])))?;
-            self.traffic.read_back += 4 * n as u64;
+            self.read(gpu, |view| look(&view[..n as usize]))?;
             start += n;
         }
-        Ok(())
+        Ok(range.end - range.start)
     }
 
     /// Looks at what came back, and gives the buffer back to the device.

@@ -36,9 +36,9 @@ pub(crate) use frame::{Frame, Input, Wanted};
 pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
 pub(crate) use picture::{Picture, fit as pictures_fit};
 pub(crate) use profile::times;
+pub(crate) use program::{Finder, FoundLayout, GpuTarget, Program, elements};
 #[cfg(test)]
-pub(crate) use program::{FoundLayout, Stages, Upload};
-pub(crate) use program::{GpuTarget, Program};
+pub(crate) use program::{Stages, Upload};
 pub(crate) use tune::Tuner;
 pub(crate) use variant::{Choose, Guess, Product};
 #[cfg(test)]

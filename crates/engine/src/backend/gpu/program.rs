@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
+use ferroyolo_kernels::View;
+
 use super::device::{Gpu, PipelineKey};
 use super::job::{GpuWeights, Job};
 use super::picture;
@@ -59,6 +61,14 @@ pub(crate) struct FoundLayout {
     pub len: usize,
     /// So many of the first ones are read by the host with each run.
     pub n_read: usize,
+}
+
+/// What looks for objects in the outputs of a network.
+#[derive(Debug, Default)]
+pub(crate) struct Finder {
+    pub layout: FoundLayout,
+    /// Each with its round.
+    pub jobs: Vec<(usize, Job)>,
 }
 
 /// What is done on a device, each job with its round.
@@ -185,6 +195,7 @@ impl Program {
         plan: &Plan,
         wanted: &[ValueId],
         choose: &mut dyn Choose,
+        finder: Option<Finder>,
     ) -> Result<Self> {
         check_arena(gpu, plan.arena_len)?;
         // The step of each job.
@@ -195,10 +206,11 @@ impl Program {
             steps.resize(steps.len() + jobs.len(), idx);
             jobs.into_iter().map(|job| (step.round, job))
         });
+        let finder = finder.unwrap_or_default();
         let stages = Stages {
             input: picture::jobs(&plan.input).into_iter().map(|job| (1, job)).collect(),
             network: jobs.collect(),
-            found: Vec::new(),
+            found: finder.jobs,
         };
         let (picture, pixel) = (plan.picture, [plan.picture.pixel_stride, plan.input.pixel_stride]);
         let range = picture.offset..picture.offset + picture.n * picture.image_stride;
@@ -206,8 +218,8 @@ impl Program {
         let range = if pixel[0] == pixel[1] { whole_groups(range) } else { range };
         let input = Upload { range, pixel };
         let outputs = output_ranges(plan, wanted);
-        let found = FoundLayout::default();
-        let program = Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, found)?;
+        let program =
+            Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, finder.layout)?;
         Ok(Self { steps, ..program })
     }
 
@@ -376,17 +388,16 @@ fn whole_groups(range: Range<usize>) -> Range<usize> {
     range.start / GROUP * GROUP..range.end.next_multiple_of(GROUP)
 }
 
+/// What of the arena a view covers, in whole groups.
+pub(crate) fn elements(view: &View) -> Range<usize> {
+    let last = view.offset + (view.n - 1) * view.image_stride + (view.pixels() - 1) * view.pixel_stride;
+    whole_groups(view.offset..last + view.c)
+}
+
 /// What of the arena the wanted values cover.
 fn output_ranges(plan: &Plan, wanted: &[ValueId]) -> Vec<Range<usize>> {
-    let mut ranges: Vec<Range<usize>> = wanted
-        .iter()
-        .filter_map(|value| plan.views[value.0])
-        .map(|view| {
-            let last =
-                view.offset + (view.n - 1) * view.image_stride + (view.pixels() - 1) * view.pixel_stride;
-            whole_groups(view.offset..last + view.c)
-        })
-        .collect();
+    let mut ranges: Vec<Range<usize>> =
+        wanted.iter().filter_map(|value| plan.views[value.0]).map(|view| elements(&view)).collect();
     ranges.sort_by_key(|range| range.start);
     let mut merged: Vec<Range<usize>> = Vec::new();
     for range in ranges {

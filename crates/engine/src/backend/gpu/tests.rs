@@ -9,6 +9,7 @@ use crate::error::ErrorKind;
 use crate::modules::Branches;
 use crate::network::{Network, OnDevice};
 use crate::ops::{add, attention, conv2d, global_avg_pool, max_pool2d, upsample};
+use crate::tasks::found;
 use crate::{modules, weights};
 
 fn members(shader: &Shader) -> Vec<String> {
@@ -28,9 +29,11 @@ fn jobs_are_laid_out_alike() {
         (ferroyolo_shaders::CONV2D_MATRIX_8, conv2d::gpu::ConvJob::FIELDS),
         (ferroyolo_shaders::CONV2D_MATRIX_16, conv2d::gpu::ConvJob::FIELDS),
         (ferroyolo_shaders::CONV2D_DEPTHWISE, conv2d::gpu::DepthwiseJob::FIELDS),
+        (ferroyolo_shaders::DETECTIONS, found::gpu::DetectionsJob::FIELDS),
         (ferroyolo_shaders::GLOBAL_AVG_POOL, global_avg_pool::gpu::MeanJob::FIELDS),
         (ferroyolo_shaders::LETTERBOX, picture::LetterboxJob::FIELDS),
         (ferroyolo_shaders::RESAMPLE, upsample::gpu::ResampleJob::FIELDS),
+        (ferroyolo_shaders::TOP_K, found::gpu::TopKJob::FIELDS),
         (ferroyolo_shaders::WINDOW_POOL, max_pool2d::gpu::PoolJob::FIELDS),
     ];
     assert_eq!(all.len(), ferroyolo_shaders::SHADERS.len());

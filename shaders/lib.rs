@@ -165,6 +165,7 @@ shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
 shader!(DETECTIONS, "detections", Found);
 shader!(GLOBAL_AVG_POOL, "global_avg_pool", None);
 shader!(LETTERBOX, "letterbox", Picture);
+shader!(MASKS, "masks", Found);
 shader!(RESAMPLE, "resample", None);
 shader!(TOP_K, "top_k", Found);
 shader!(WINDOW_POOL, "window_pool", None);
@@ -185,6 +186,7 @@ pub const SHADERS: &[Shader] = &[
     DETECTIONS,
     GLOBAL_AVG_POOL,
     LETTERBOX,
+    MASKS,
     RESAMPLE,
     TOP_K,
     WINDOW_POOL,

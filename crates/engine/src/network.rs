@@ -22,6 +22,7 @@ use crate::ops::gpu;
 use crate::ops::{PackedWeights, StepIo};
 #[cfg(feature = "gpu")]
 use crate::profile::{Profile, ProfileRow};
+#[cfg(feature = "gpu")]
 use crate::tasks::found::{self, Layout};
 
 /// Plans that are kept. Pictures of many proportions each want their own.

@@ -1,5 +1,8 @@
 //! Running a model: working memory, and the way from pictures to results.
 
+#[cfg(feature = "gpu")]
+mod gpu;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,7 +11,9 @@ use ferroyolo_kernels::{Activation, Arena, clear_halo, load_planar, store_planar
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Frame, Input, Picture, Traffic, Wanted as Brought, elements, pictures_fit};
+use self::gpu::RunningBatch;
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::Traffic;
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::image::{Image, LetterboxScratch};
@@ -20,8 +25,6 @@ use crate::results::{Results, Speed, Task};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
 use crate::tasks::finish::{Extent, FinishScratch, Run, Source, Wanted};
 use crate::tasks::fit::Fit;
-#[cfg(feature = "gpu")]
-use crate::tasks::found::{Found, Layout};
 use crate::tasks::map;
 use crate::tasks::nms::NmsOptions;
 use crate::tasks::segment::MaskSize;
@@ -32,10 +35,6 @@ const MAX_BATCH: usize = 4096;
 
 /// Largest side of the input in pixels.
 const MAX_SIDE: usize = 8192;
-
-/// Batches that a GPU has at the same time: one computes, while the next one is sent and the last one read.
-#[cfg(feature = "gpu")]
-const MAX_RUNNING: usize = 3;
 
 /// What counts as a detection, and how pictures are fitted to the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -134,17 +133,6 @@ enum Batch {
     Done(Result<Vec<Results>>),
     #[cfg(feature = "gpu")]
     Running(Box<RunningBatch>),
-}
-
-/// A batch on a GPU.
-#[cfg(feature = "gpu")]
-#[derive(Debug)]
-struct RunningBatch {
-    frame: Frame,
-    /// What it finds; absent if its maps are decoded on the host.
-    found: Option<Layout>,
-    prepared: Prepared,
-    preprocessed: Instant,
 }
 
 /// A batch of pictures before its run, and what is wanted of it.
@@ -380,20 +368,6 @@ impl Session {
         Some(self.end(batch))
     }
 
-    /// Ends the oldest batch that is running if no further one may.
-    #[cfg(feature = "gpu")]
-    fn make_room(&mut self) {
-        let is_running = |batch: &Batch| matches!(batch, Batch::Running(_));
-        if self.state.queue.iter().filter(|batch| is_running(batch)).count() < MAX_RUNNING {
-            return;
-        }
-        if let Some(idx) = self.state.queue.iter().position(is_running) {
-            let waits = Batch::Done(Ok(Vec::new()));
-            let oldest = std::mem::replace(&mut self.state.queue[idx], waits);
-            self.state.queue[idx] = Batch::Done(self.end(oldest));
-        }
-    }
-
     /// Brings pictures into the network. The CPU also carries it out, a GPU has then just begun.
     fn start(&mut self, images: &[&Image], options: &PredictOptions, extent: Extent) -> Result<Batch> {
         let Some(first) = images.first() else { return Ok(Batch::Done(Ok(Vec::new()))) };
@@ -428,109 +402,13 @@ impl Session {
         results(model, source, &prepared, preprocessed, &mut state.finish).map(|all| Batch::Done(Ok(all)))
     }
 
-    /// Sends the pictures to the device, scaled here if it can't do that.
-    #[cfg(feature = "gpu")]
-    fn start_on_gpu(&mut self, images: &[&Image], prepared: Prepared) -> Result<Batch> {
-        let pictures = || {
-            let pairs = images.iter().zip(&prepared.fits);
-            pairs.map(|(image, fit)| match fit {
-                Fit::Letterbox { letterbox, spec } => Some(Picture { image, letterbox, input: spec }),
-                Fit::Crop { .. } => None,
-            })
-        };
-        let pictures: Option<Vec<Picture<'_>>> = pictures().collect();
-        let gpu = self.model.network.gpu();
-        let pictures = pictures.filter(|pictures| gpu.is_some_and(|gpu| pictures_fit(gpu, pictures)));
-        if pictures.is_none() {
-            self.fit_to_arena(images, &prepared)?;
-        }
-        let Self { model, state } = self;
-        let input = match &pictures {
-            Some(pictures) => Input::Pictures(pictures),
-            None => {
-                let arena = state.arena.as_ref().ok_or_else(no_arena)?;
-                Input::Values(arena.as_slice())
-            }
-        };
-        let preprocessed = Instant::now();
-        // Several classes for a cell are found on the host only.
-        let found = prepared.planned.found.filter(|_| !prepared.options.multi_label);
-        let parameters =
-            found.map(|layout| layout.parameters(&wanted(&prepared.options, prepared.branches).filter));
-        let brought = parameters.as_deref().map_or(Brought::Values, Brought::Found);
-        let frame = model.network.start(&prepared.planned, input, brought, &mut state.device)?;
-        drop(pictures);
-        Ok(Batch::Running(Box::new(RunningBatch { frame, found, prepared, preprocessed })))
-    }
-
     /// Waits for a batch.
     fn end(&mut self, batch: Batch) -> Result<Vec<Results>> {
         match batch {
             Batch::Done(results) => results,
             #[cfg(feature = "gpu")]
-            Batch::Running(running) => {
-                let RunningBatch { mut frame, found, prepared, preprocessed } = *running;
-                let all = match found {
-                    Some(layout) => self.results_of_found(&mut frame, layout, &prepared, preprocessed),
-                    None => self.results_of_maps(&mut frame, &prepared, preprocessed),
-                }?;
-                // What a failed run leaves behind is not used again.
-                self.state.device.keep(frame);
-                Ok(all)
-            }
+            Batch::Running(running) => self.end_on_gpu(*running),
         }
-    }
-
-    /// The results of a run whose maps are decoded on the host.
-    #[cfg(feature = "gpu")]
-    fn results_of_maps(
-        &mut self,
-        frame: &mut Frame,
-        prepared: &Prepared,
-        preprocessed: Instant,
-    ) -> Result<Vec<Results>> {
-        self.make_arena(prepared.planned.plan.arena_len)?;
-        let Self { model, state } = self;
-        let gpu = model.network.gpu().ok_or_else(no_arena)?;
-        let arena = state.arena.as_mut().ok_or_else(no_arena)?;
-        frame.finish(gpu)?;
-        frame.read_values(gpu, arena.as_mut_slice())?;
-        results(model, Source::Maps(arena), prepared, preprocessed, &mut state.finish)
-    }
-
-    /// The results of a run whose objects were found on the device.
-    #[cfg(feature = "gpu")]
-    fn results_of_found(
-        &mut self,
-        frame: &mut Frame,
-        layout: Layout,
-        prepared: &Prepared,
-        preprocessed: Instant,
-    ) -> Result<Vec<Results>> {
-        let plan = &prepared.planned.plan;
-        let proto = match self.model.network.head() {
-            NetworkHead::Detect(head) => head.proto().and_then(|proto| plan.views[proto.0]),
-            NetworkHead::Map(_) => None,
-        };
-        if proto.is_some() {
-            self.make_arena(plan.arena_len)?;
-        }
-        let Self { model, state } = self;
-        let gpu = model.network.gpu().ok_or_else(no_arena)?;
-        let mut words = Vec::new();
-        frame.finish(gpu)?;
-        frame.read_found(gpu, &mut words)?;
-        let n_read = words.len();
-        frame.fetch_found(gpu, n_read..layout.n_used(&words).max(n_read), &mut words)?;
-        let found = Found::new(layout, words);
-        let arena = match (proto, &mut state.arena) {
-            (Some(proto), Some(arena)) => {
-                frame.fetch_values(gpu, elements(&proto), arena.as_mut_slice())?;
-                Some(&*arena)
-            }
-            _ => None,
-        };
-        results(model, Source::Found(&found, arena), prepared, preprocessed, &mut state.finish)
     }
 
     /// Scales the pictures of a batch into the arena on the host.

@@ -7,12 +7,14 @@ use ferroyolo_kernels::{Arena, Context};
 use super::detect::{Decoder, Filter, Scratch};
 use super::fit::Fit;
 #[cfg(feature = "gpu")]
-use super::found::Found;
+use super::found::{self, Found};
 use super::map;
 use super::nms::{Candidate, NmsOptions, nms};
 use super::obb::{RotatedCandidate, nms_rotated};
 use super::scale::{Axis, Compact, Dense, Ends, MapView, Rows, Scaled};
 use super::segment::{MaskScratch, MaskSize};
+#[cfg(feature = "gpu")]
+use crate::backend::gpu::Errand;
 use crate::error::{Error, Result};
 use crate::graph::Plan;
 use crate::image::Letterbox;
@@ -66,9 +68,21 @@ pub(crate) struct Run<'a> {
 pub(crate) enum Source<'a> {
     /// All maps are in an arena on the host.
     Maps(&'a Arena),
-    /// A device has looked for objects in them. Prototypes of masks are in an arena on the host.
+    /// A device has looked for objects in them.
     #[cfg(feature = "gpu")]
-    Found(&'a Found, Option<&'a Arena>),
+    Found(&'a Found, Prototypes<'a>),
+}
+
+/// Where the prototypes of masks are.
+#[cfg(feature = "gpu")]
+#[derive(Clone, Copy)]
+pub(crate) enum Prototypes<'a> {
+    /// There are none.
+    None,
+    /// In an arena on the host.
+    Host(&'a Arena),
+    /// On a device, which makes masks of them when it is asked to.
+    Device(&'a dyn Fn(&Errand) -> Result<Vec<u32>>),
 }
 
 impl<'a> Source<'a> {
@@ -76,7 +90,9 @@ impl<'a> Source<'a> {
         match self {
             Self::Maps(arena) => Ok(arena),
             #[cfg(feature = "gpu")]
-            Self::Found(_, arena) => arena.ok_or_else(not_planned),
+            Self::Found(_, Prototypes::Host(arena)) => Ok(arena),
+            #[cfg(feature = "gpu")]
+            Self::Found(..) => Err(not_planned()),
         }
     }
 }
@@ -160,18 +176,37 @@ impl Run<'_> {
         match head.extra {
             Extra::Masks { proto, .. } => {
                 let prototypes = self.plan.views[proto.0].as_ref().ok_or_else(not_planned)?;
-                let prototypes = MapView::new(self.source.arena()?, prototypes, image);
                 let mut masks = match wanted.mask_size {
                     MaskSize::Picture => Masks::new(image_hw),
                     MaskSize::Input | MaskSize::Prototypes => Masks::in_input(letterbox),
                 };
                 mask_scratch.start();
+                let place = |found: &Candidate| match wanted.mask_size {
+                    MaskSize::Picture => letterbox.map_box(found.xyxy),
+                    MaskSize::Input | MaskSize::Prototypes => found.xyxy,
+                };
+                #[cfg(feature = "gpu")]
+                if let Source::Found(_, Prototypes::Device(run)) = self.source {
+                    let kept: Vec<Candidate> = kept.collect();
+                    let hw = [prototypes.h, prototypes.w];
+                    let mut objects = Vec::with_capacity(kept.len());
+                    for found in &kept {
+                        read_extra(found.anchor, extra);
+                        let area = mask_scratch.area(hw, place(found), letterbox, wanted.mask_size)?;
+                        objects.push((area, extra.clone()));
+                    }
+                    for (found, mask) in kept.iter().zip(found::masks::masks(image, &objects, run)?) {
+                        if let Some(mask) = mask {
+                            push(found);
+                            masks.push(mask);
+                        }
+                    }
+                    return Ok(Results::segment(Arc::clone(self.names), image_hw, boxes, masks));
+                }
+                let prototypes = MapView::new(self.source.arena()?, prototypes, image);
                 for found in kept {
                     read_extra(found.anchor, extra);
-                    let xyxy = match wanted.mask_size {
-                        MaskSize::Picture => letterbox.map_box(found.xyxy),
-                        MaskSize::Input | MaskSize::Prototypes => found.xyxy,
-                    };
+                    let xyxy = place(&found);
                     let mut mask = |xyxy, size| mask_scratch.mask(&prototypes, extra, xyxy, letterbox, size);
                     let of_object = mask(xyxy, wanted.mask_size)?;
                     match wanted.extent {

@@ -64,6 +64,13 @@ impl Axis {
         self
     }
 
+    /// The two source values that a value is made of, and the share of each.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn sources(&self, idx: usize) -> [(usize, f32); 2] {
+        let Tap { low, high, share } = self.taps[idx];
+        [(low, 1.0 - share), (high, share)]
+    }
+
     /// Number of values computed.
     pub(crate) fn len(&self) -> usize {
         self.taps.len()

@@ -53,10 +53,33 @@ impl MaskScratch {
         letterbox: &Letterbox,
         size: MaskSize,
     ) -> Result<Option<Mask>> {
+        let Some(Area { ys, xs, rows, columns }) = self.area(prototypes.hw, xyxy, letterbox, size)? else {
+            return Ok(None);
+        };
+        combine(prototypes, coefficients, [&rows.source, &columns.source], &mut self.logits);
+        let source = Dense { data: &self.logits, row_stride: columns.source.len() };
+        let scaled = Scaled::new(source, &rows.first, &columns.first, 1);
+        let pixels = match (&rows.second, &columns.second) {
+            (Some(rows), Some(columns)) => paint(Scaled::new(scaled, rows, columns, 1), ys.len(), xs.len()),
+            _ => paint(scaled, ys.len(), xs.len()),
+        };
+        pixels.map(|pixels| Mask::new([xs.start, ys.start], xs.len(), pixels)).transpose()
+    }
+
+    /// The pixels that lie in a box, and how they are made of `prototype_hw` cells; `None` if there is no pixel.
+    ///
+    /// Errors as [`MaskScratch::mask`].
+    pub(super) fn area(
+        &mut self,
+        prototype_hw: [usize; 2],
+        xyxy: [f32; 4],
+        letterbox: &Letterbox,
+        size: MaskSize,
+    ) -> Result<Option<Area>> {
         let frame_hw = match size {
             MaskSize::Input => letterbox.net_hw(),
             MaskSize::Picture => letterbox.image_hw(),
-            MaskSize::Prototypes => prototypes.hw,
+            MaskSize::Prototypes => prototype_hw,
         };
         let [ys, xs] = covered(xyxy, frame_hw);
         if ys.is_empty() || xs.is_empty() {
@@ -70,29 +93,30 @@ impl MaskScratch {
                 format!("those of one picture take more than {gib} GiB; ask for fewer or smaller ones"),
             ));
         }
-
         let [rows, columns] = match size {
-            MaskSize::Input | MaskSize::Prototypes => [0, 1]
-                .map(|axis| Way::to_input(prototypes.hw[axis], frame_hw[axis], [&ys, &xs][axis].clone())),
+            MaskSize::Input | MaskSize::Prototypes => {
+                [0, 1].map(|axis| Way::to_input(prototype_hw[axis], frame_hw[axis], [&ys, &xs][axis].clone()))
+            }
             MaskSize::Picture => {
-                let steps = steps(prototypes.hw, letterbox);
+                let steps = steps(prototype_hw, letterbox);
                 let window = letterbox.window();
                 [0, 1].map(|axis| {
                     let wanted = [&ys, &xs][axis].clone();
                     let inner = [window.top_left[axis], window.hw[axis]];
-                    Way::to_picture(prototypes.hw[axis], steps, inner, frame_hw[axis], wanted)
+                    Way::to_picture(prototype_hw[axis], steps, inner, frame_hw[axis], wanted)
                 })
             }
         };
-        combine(prototypes, coefficients, [&rows.source, &columns.source], &mut self.logits);
-        let source = Dense { data: &self.logits, row_stride: columns.source.len() };
-        let scaled = Scaled::new(source, &rows.first, &columns.first, 1);
-        let pixels = match (&rows.second, &columns.second) {
-            (Some(rows), Some(columns)) => paint(Scaled::new(scaled, rows, columns, 1), ys.len(), xs.len()),
-            _ => paint(scaled, ys.len(), xs.len()),
-        };
-        pixels.map(|pixels| Mask::new([xs.start, ys.start], xs.len(), pixels)).transpose()
+        Ok(Some(Area { ys, xs, rows, columns }))
     }
+}
+
+/// The pixels of a mask.
+pub(super) struct Area {
+    pub ys: Range<usize>,
+    pub xs: Range<usize>,
+    pub rows: Way,
+    pub columns: Way,
 }
 
 /// Marks the positive pixels; nothing if there is none.
@@ -140,7 +164,7 @@ struct Steps {
 }
 
 /// One axis of the way from prototypes to a mask.
-struct Way {
+pub(super) struct Way {
     /// The prototype values that are needed.
     source: Range<usize>,
     first: Axis,
@@ -174,6 +198,35 @@ impl Way {
         let first = Axis::new(prototypes, prototypes * factor, Ends::Edges, needed);
         let source = first.source();
         Self { first: first.shifted(source.start as isize), source, second: Some(second) }
+    }
+}
+
+#[cfg(feature = "gpu")]
+impl Way {
+    /// For each value the first of three prototype values next to each other, and their shares.
+    pub(super) fn taps(&self) -> impl Iterator<Item = (usize, [f32; 3])> {
+        let n = self.second.as_ref().unwrap_or(&self.first).len();
+        (0..n).map(|idx| {
+            let sources = match &self.second {
+                None => {
+                    let [low, high] = self.first.sources(idx);
+                    [low, high, (high.0, 0.0), (high.0, 0.0)]
+                }
+                Some(second) => {
+                    let [[a, b], [c, d]] = second.sources(idx).map(|(between, share)| {
+                        self.first.sources(between).map(|(source, part)| (source, share * part))
+                    });
+                    [a, b, c, d]
+                }
+            };
+            let first = sources[0].0;
+            let mut shares = [0.0; 3];
+            for (source, share) in sources {
+                // The first step makes a map larger, so its values move on by one source value at most.
+                shares[source - first] += share;
+            }
+            (self.source.start + first, shares)
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use ferroyolo_shaders::Third;
 
 use super::device::Gpu;
 use super::picture::{self, Picture};
-use super::program::{Dispatch, Program};
+use super::program::{Dispatch, Program, grid};
 use crate::error::{Error, Result};
 
 /// A device that has not answered for so long is given up.
@@ -39,6 +39,16 @@ pub(crate) enum Wanted<'a> {
     Found(&'a [u32]),
 }
 
+/// Work on the outputs of a finished run, of a kind that its program has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Errand {
+    /// What the device is told.
+    pub words: Vec<u32>,
+    pub n_workgroups: usize,
+    /// Words that the device writes behind what it is told.
+    pub n_results: usize,
+}
+
 /// Bytes that went to the device and came back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traffic {
@@ -61,6 +71,8 @@ pub(crate) struct Frame {
     found: wgpu::Buffer,
     /// Read by the host.
     readback: wgpu::Buffer,
+    /// What errands are about; made when it is needed.
+    errand: Option<(wgpu::Buffer, wgpu::BindGroup)>,
     /// For the program's stages.
     groups: [Vec<wgpu::BindGroup>; 3],
     /// Which stages the last run had.
@@ -115,6 +127,7 @@ impl Frame {
             picture,
             found,
             readback,
+            errand: None,
             groups: Default::default(),
             ran: [false; 3],
             running: None,
@@ -151,30 +164,31 @@ impl Frame {
     }
 
     fn bind(&self, gpu: &Gpu, stage: &[Dispatch]) -> Vec<wgpu::BindGroup> {
+        stage.iter().map(|dispatch| self.bind_one(gpu, dispatch, &self.found)).collect()
+    }
+
+    fn bind_one(&self, gpu: &Gpu, dispatch: &Dispatch, found: &wgpu::Buffer) -> wgpu::BindGroup {
         let part = |buffer, range: &Range<u64>| {
             let size = wgpu::BufferSize::new(range.end - range.start);
             wgpu::BindingResource::Buffer(wgpu::BufferBinding { buffer, offset: range.start, size })
         };
-        let group = |dispatch: &Dispatch| {
-            let shader = &dispatch.key.shader;
-            let third = match shader.third {
-                Third::None => None,
-                Third::Weights => Some(part(&self.weights, &dispatch.weights)),
-                Third::Picture => Some(self.picture.as_entire_binding()),
-                Third::Found => Some(self.found.as_entire_binding()),
-            };
-            let first = [part(&self.program.jobs, &dispatch.jobs), self.arena.as_entire_binding()];
-            let entries: Vec<_> = (0..)
-                .zip(first.into_iter().chain(third))
-                .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
-                .collect();
-            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(shader.name),
-                layout: gpu.layout(shader),
-                entries: &entries,
-            })
+        let shader = &dispatch.key.shader;
+        let third = match shader.third {
+            Third::None => None,
+            Third::Weights => Some(part(&self.weights, &dispatch.weights)),
+            Third::Picture => Some(self.picture.as_entire_binding()),
+            Third::Found => Some(found.as_entire_binding()),
         };
-        stage.iter().map(group).collect()
+        let first = [part(&self.program.jobs, &dispatch.jobs), self.arena.as_entire_binding()];
+        let entries: Vec<_> = (0..)
+            .zip(first.into_iter().chain(third))
+            .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
+            .collect();
+        gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+            label: Some(shader.name),
+            layout: gpu.layout(shader),
+            entries: &entries,
+        })
     }
 
     /// Makes room for so many bytes of pictures, and for so many in all that are sent.
@@ -327,6 +341,46 @@ impl Frame {
         };
         self.traffic.read_back += self.fetch(gpu, &self.arena, bytes, decode)?;
         Ok(())
+    }
+
+    /// Has the device do something with the outputs of a finished run, and returns the words of the result.
+    pub(crate) fn run_errand(&mut self, gpu: &Gpu, errand: &Errand) -> Result<Vec<u32>> {
+        let program = Arc::clone(&self.program);
+        let Some(dispatch) = program.errand() else {
+            return Err(Error::unsupported("gpu", "the program has no such work"));
+        };
+        let Errand { words, n_workgroups, n_results } = errand;
+        let [sent, results] = [words.len(), *n_results].map(|n| 4 * n as u64);
+        let last = self.errand.take().filter(|(buffer, _)| buffer.size() >= sent + results);
+        let (buffer, group) = match last {
+            Some(last) => last,
+            None => {
+                use wgpu::BufferUsages as Usage;
+                let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+                let buffer = gpu.buffer("an errand", sent + results, usage)?;
+                let group = gpu.guarded(|| self.bind_one(gpu, dispatch, &buffer))?;
+                (buffer, group)
+            }
+        };
+        let n_workgroups = u32::try_from(*n_workgroups).map_err(|_| too_large(gpu))?;
+        let [x, y] = grid(n_workgroups, gpu.device.limits().max_compute_workgroups_per_dimension);
+        gpu.guarded(|| {
+            gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
+            let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+            {
+                let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+                pass.set_pipeline(&dispatch.pipeline);
+                pass.set_bind_group(0, &group, &[]);
+                pass.dispatch_workgroups(x, y, 1);
+            }
+            gpu.queue.submit([encoder.finish()])
+        })?;
+        let mut all = Vec::with_capacity(*n_results);
+        let append = |part: &[u8]| all.extend_from_slice(bytemuck::cast_slice(part));
+        self.traffic.read_back += self.fetch(gpu, &buffer, sent..sent + results, append)?;
+        self.traffic.uploaded += sent;
+        self.errand = Some((buffer, group));
+        Ok(all)
     }
 
     /// Shows `look` a part of a buffer, in pieces that the host has room for, and says how many bytes that were.

@@ -32,7 +32,7 @@ pub use adapter::{Adapter, AdapterKind, MatrixShape, adapters};
 pub(crate) use adapter::{automatically, candidates};
 pub(crate) use device::Gpu;
 pub use frame::Traffic;
-pub(crate) use frame::{Frame, Input, Wanted};
+pub(crate) use frame::{Errand, Frame, Input, Wanted};
 pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
 pub(crate) use picture::{Picture, fit as pictures_fit};
 pub(crate) use profile::times;

@@ -52,6 +52,7 @@ pub(crate) struct Program {
     /// Elements that the host reads, in order, without overlap.
     pub(super) outputs: Vec<Range<usize>>,
     pub(super) found: FoundLayout,
+    errand: Option<Dispatch>,
 }
 
 /// The buffer of what is found, in words.
@@ -69,6 +70,8 @@ pub(crate) struct Finder {
     pub layout: FoundLayout,
     /// Each with its round.
     pub jobs: Vec<(usize, Job)>,
+    /// See [`Stages::errand`].
+    pub errand: Option<Job>,
 }
 
 /// What is done on a device, each job with its round.
@@ -79,6 +82,8 @@ pub(crate) struct Stages {
     pub network: Vec<(usize, Job)>,
     /// Looks for objects in the outputs.
     pub found: Vec<(usize, Job)>,
+    /// What can be asked for after a run, with another buffer in place of that of what is found.
+    pub errand: Option<Job>,
 }
 
 /// What the host writes, and where the device wants it.
@@ -211,6 +216,7 @@ impl Program {
             input: picture::jobs(&plan.input).into_iter().map(|job| (1, job)).collect(),
             network: jobs.collect(),
             found: finder.jobs,
+            errand: finder.errand,
         };
         let (picture, pixel) = (plan.picture, [plan.picture.pixel_stride, plan.input.pixel_stride]);
         let range = picture.offset..picture.offset + picture.n * picture.image_stride;
@@ -218,8 +224,7 @@ impl Program {
         let range = if pixel[0] == pixel[1] { whole_groups(range) } else { range };
         let input = Upload { range, pixel };
         let outputs = output_ranges(plan, wanted);
-        let program =
-            Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, finder.layout)?;
+        let program = Self::of_stages_by(choose, gpu, stages, plan.arena_len, input, outputs, finder.layout)?;
         Ok(Self { steps, ..program })
     }
 
@@ -247,14 +252,16 @@ impl Program {
         found: FoundLayout,
     ) -> Result<Self> {
         let mut words = Vec::new();
-        let Stages { input: pictures, network, found: finders } = stages;
+        let Stages { input: pictures, network, found: finders, errand } = stages;
         let stages = [
             dispatches(gpu, pictures, choose, &mut words)?,
             dispatches(gpu, network, choose, &mut words)?,
             dispatches(gpu, finders, choose, &mut words)?,
         ];
+        let errand = errand.map(|job| (1, job)).into_iter().collect();
+        let errand = dispatches(gpu, errand, choose, &mut words)?.pop();
         let jobs = gpu.buffer_with("jobs", bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE)?;
-        Ok(Self { stages, steps: Vec::new(), jobs, arena_len, input, outputs, found })
+        Ok(Self { stages, steps: Vec::new(), jobs, arena_len, input, outputs, found, errand })
     }
 
     /// The dispatches of each stage, in order.
@@ -278,7 +285,12 @@ impl Program {
         all
     }
 
-    /// How often the device is asked to compute something for a picture.
+    /// What can be asked for after a run. Its number of workgroups is told then.
+    pub(super) fn errand(&self) -> Option<&Dispatch> {
+        self.errand.as_ref()
+    }
+
+    /// How often the device is asked to compute something for a picture, errands not counted.
     pub(crate) fn n_dispatches(&self) -> usize {
         self.stages.iter().map(Vec::len).sum()
     }
@@ -380,7 +392,7 @@ fn union(a: Option<Range<u32>>, b: Option<Range<u32>>) -> Option<Range<u32>> {
 }
 
 /// At least `n` workgroups in full rows of at most `side`.
-fn grid(n: u32, side: u32) -> [u32; 2] {
+pub(super) fn grid(n: u32, side: u32) -> [u32; 2] {
     if n <= side { [n, 1] } else { [side, n.div_ceil(side)] }
 }
 

@@ -32,6 +32,7 @@ fn jobs_are_laid_out_alike() {
         (ferroyolo_shaders::DETECTIONS, found::gpu::DetectionsJob::FIELDS),
         (ferroyolo_shaders::GLOBAL_AVG_POOL, global_avg_pool::gpu::MeanJob::FIELDS),
         (ferroyolo_shaders::LETTERBOX, picture::LetterboxJob::FIELDS),
+        (ferroyolo_shaders::MASKS, found::masks::MasksJob::FIELDS),
         (ferroyolo_shaders::RESAMPLE, upsample::gpu::ResampleJob::FIELDS),
         (ferroyolo_shaders::TOP_K, found::gpu::TopKJob::FIELDS),
         (ferroyolo_shaders::WINDOW_POOL, max_pool2d::gpu::PoolJob::FIELDS),

@@ -3,7 +3,7 @@
 use ferroyolo_kernels::View;
 use ferroyolo_shaders::{DETECTIONS, TOP_K};
 
-use super::Layout;
+use super::{Layout, masks};
 use crate::backend::gpu::{Finder, Job, THREADS, job_struct, lanes_for, pixels, word};
 use crate::graph::{Plan, ValueId};
 use crate::modules::{Branch, Branches, DetectHead, Level, NetworkHead, Regression};
@@ -41,7 +41,9 @@ pub(crate) fn finder(
         _ => return None,
     };
     let (layout, jobs) = jobs(head, branch, branches.one2one, plan)?;
-    (layout.n_words() <= max_words).then(|| (layout, Finder { layout: layout.buffer(), jobs }))
+    let prototypes = head.proto().and_then(|proto| plan.views[proto.0]);
+    let errand = prototypes.filter(|view| view.c <= masks::MAX_CHANNELS).map(|view| masks::job(&view));
+    (layout.n_words() <= max_words).then(|| (layout, Finder { layout: layout.buffer(), jobs, errand }))
 }
 
 /// The work that finds the objects of `branch`, each with its round.

@@ -4,6 +4,7 @@
 //! network gives it, so that places and scores come from the same arithmetic as those of the CPU.
 
 pub(crate) mod gpu;
+pub(crate) mod masks;
 #[cfg(test)]
 mod tests;
 

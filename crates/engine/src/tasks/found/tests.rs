@@ -192,7 +192,14 @@ fn find(gpu: &Gpu, case: &Case, head: DetectHead, plan: &Plan, values: &[f32]) -
         };
         found.rows.iter().map(row).collect()
     };
-    assert_eq!(rows(&first), rows(&second), "{case:?}: another run finds something else");
+    let found = rows(&first);
+    assert_eq!(found, rows(&second), "{case:?}: another run finds something else");
+    // A cell is there once, or once for each class of a branch that needs no suppression.
+    let place = |row: &Vec<u32>| (row[super::CELL], if layout.k.is_some() { row[super::CLASS] } else { 0 });
+    assert!(found.windows(2).all(|rows| place(&rows[0]) < place(&rows[1])), "{case:?}: {found:?}");
+    let least = layout.parameters(&case.filter())[super::LEAST];
+    let passes = |row: &Vec<u32>| key(f32::from_bits(row[super::LOGIT])) >= least;
+    assert!(found.iter().all(passes), "{case:?}: {found:?}");
     second
 }
 

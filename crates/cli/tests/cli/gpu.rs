@@ -53,7 +53,7 @@ fn bench_tells_what_happens_on_the_device() {
     assert!(object["adapter"].as_str().is_some_and(|name| !name.is_empty()), "{object}");
     let rows = object["profile"].as_array().expect("rows");
     assert_eq!(object["dispatches"], rows.len(), "{object}");
-    for key in ["uploaded_bytes", "read_back_bytes", "gpu_ms"] {
+    for key in ["uploaded_bytes", "read_back_bytes", "gpu_ms", "images_per_second_in_flight"] {
         assert!(number(&object[key]) > 0.0, "{key}: {object}");
     }
     let steps = || rows.iter().flat_map(|row| row["steps"].as_array().expect("steps"));

@@ -57,6 +57,8 @@ struct OnGpu {
     /// if it has no time stamps.
     gpu_ms: Option<f64>,
     dispatches: Option<usize>,
+    /// End to end, with several batches on their way at the same time.
+    images_per_second_in_flight: f64,
     /// For a picture.
     uploaded_bytes: u64,
     read_back_bytes: u64,
@@ -109,6 +111,7 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
     let end_to_end_ms =
         measure(args, || session.predict(&pictures, &options).map(|_| ()).map_err(Error::from))?;
     let is_gpu = loaded.model.device() != Device::Cpu;
+    let in_flight = if is_gpu { in_flight(args, &mut session, &pictures, &options)? } else { 0.0 };
     let times = times(args, imgsz, is_gpu, &mut session)?;
 
     let report = Report {
@@ -129,6 +132,7 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
         gpu: session.traffic().map(|traffic| OnGpu {
             gpu_ms: times.as_ref().map(|times| rounded(times.run.as_secs_f64() * 1e3)),
             dispatches: session.dispatches(),
+            images_per_second_in_flight: rounded(in_flight),
             uploaded_bytes: traffic.uploaded / args.batch as u64,
             read_back_bytes: traffic.read_back / args.batch as u64,
         }),
@@ -161,6 +165,27 @@ fn times(args: &Bench, [h, w]: [usize; 2], is_gpu: bool, session: &mut Session) 
         Err(error) if error.kind() == ErrorKind::Unsupported && !args.profile => Ok(None),
         Err(error) => Err(error.into()),
     }
+}
+
+/// Pictures in a second when a batch is sent while others are computed and read.
+fn in_flight(
+    args: &Bench,
+    session: &mut Session,
+    pictures: &[&Image],
+    options: &PredictOptions,
+) -> Result<f64> {
+    let mut run = |n: usize| -> Result<()> {
+        (0..n).try_for_each(|_| session.enqueue(pictures, options))?;
+        while let Some(results) = session.dequeue() {
+            results?;
+        }
+        Ok(())
+    };
+    // The first ones make the buffers of those behind them.
+    run(args.warmup.max(3))?;
+    let start = Instant::now();
+    run(args.runs)?;
+    Ok((args.runs * pictures.len()) as f64 / start.elapsed().as_secs_f64())
 }
 
 fn picture_name(args: &Bench) -> &str {
@@ -280,8 +305,10 @@ fn gpu_line(gpu: &OnGpu) -> String {
     let ms = gpu.gpu_ms.map_or_else(|| "no time stamps".into(), |ms| format!("{ms:.3} ms by its clock"));
     let kib = |bytes: u64| bytes as f64 / 1024.0;
     format!(
-        "\non the GPU: {ms}, {} dispatches; for an image {:.1} KiB sent, {:.1} KiB read",
+        "\non the GPU: {ms}, {} dispatches; {:.1} images/s with several batches in flight; for an image {:.1} KiB \
+         sent, {:.1} KiB read",
         gpu.dispatches.unwrap_or_default(),
+        gpu.images_per_second_in_flight,
         kib(gpu.uploaded_bytes),
         kib(gpu.read_back_bytes)
     )

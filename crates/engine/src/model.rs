@@ -170,6 +170,11 @@ impl Model {
         Ok(model)
     }
 
+    #[cfg(test)]
+    pub(crate) fn inner(&self) -> &Inner {
+        &self.inner
+    }
+
     /// What the network was trained for.
     #[must_use]
     pub fn task(&self) -> Task {

@@ -632,6 +632,37 @@ fn no_arena() -> Error {
 mod tests {
     use super::*;
 
+    /// A later picture makes nothing on the device, also while others are on their way, and when masks are made.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn pictures_make_nothing_on_the_device() {
+        use crate::{Device, Model, ModelOptions};
+        let Some(gpu) = crate::backend::gpu::for_tests(ferroyolo_shaders::Element::F32) else { return };
+        let device = Device::Gpu(Some(gpu.adapter().index));
+        for name in ["demo", "segment"] {
+            let path = format!("{}/../cli/assets/{name}.safetensors", env!("CARGO_MANIFEST_DIR"));
+            let model =
+                Model::open(path, &ModelOptions { device, ..ModelOptions::default() }).expect("a model");
+            let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/assets/sample.png");
+            let image = Image::open(sample).expect("the sample picture");
+            let options = PredictOptions { imgsz: Some([160, 160]), ..PredictOptions::default() };
+            let mut session = model.session();
+            let mut run = || {
+                (0..4).for_each(|_| session.enqueue(&[&image], &options).expect("a start"));
+                let mut n_objects = 0;
+                while let Some(results) = session.dequeue() {
+                    n_objects += results.expect("results")[0].boxes.len();
+                }
+                n_objects
+            };
+            assert!(run() > 0, "{name}: nothing was found");
+            let n_made = model.inner().network.gpu().expect("the device").n_made();
+            assert!(n_made > 0);
+            run();
+            assert_eq!(model.inner().network.gpu().expect("the device").n_made(), n_made, "{name}");
+        }
+    }
+
     #[test]
     fn values_that_are_not_finite_are_found() {
         for len in [0, 1, 1023, 1024, 3000] {

@@ -1,6 +1,7 @@
 //! An open device and what was compiled for it.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ferroyolo_shaders::{Element, Lanes, Shader, Third};
@@ -31,6 +32,8 @@ pub(crate) struct Gpu {
     /// In the order of [`Third::ALL`].
     layouts: [wgpu::BindGroupLayout; Third::ALL.len()],
     pipelines: Mutex<HashMap<PipelineKey, Arc<wgpu::ComputePipeline>>>,
+    /// Buffers, bind groups and pipelines so far.
+    n_made: AtomicUsize,
     fault: Fault,
     /// What is used of its matrix units, or why nothing is.
     matrix: std::result::Result<MatrixUnits, String>,
@@ -96,7 +99,17 @@ impl Gpu {
         let layouts = Third::ALL.map(|third| bind_group_layout(&device, third));
         let pipelines = Mutex::default();
         let matrix = Err("they were not looked for".to_owned());
-        Ok(Self { device, queue, adapter: adapter.clone(), element, layouts, pipelines, fault, matrix })
+        Ok(Self {
+            device,
+            queue,
+            adapter: adapter.clone(),
+            element,
+            layouts,
+            pipelines,
+            n_made: AtomicUsize::new(0),
+            fault,
+            matrix,
+        })
     }
 
     /// Uses `units` if they compute right.
@@ -222,6 +235,7 @@ impl Gpu {
         usage: wgpu::BufferUsages,
         mapped_at_creation: bool,
     ) -> Result<wgpu::Buffer> {
+        self.count();
         let limit = self.device.limits().max_buffer_size;
         if bytes > limit {
             let message =
@@ -247,7 +261,19 @@ impl Gpu {
         Ok(pipeline)
     }
 
+    /// Notes that a buffer, a bind group or a pipeline is made.
+    pub(super) fn count(&self) {
+        self.n_made.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Buffers, bind groups and pipelines so far.
+    #[cfg(test)]
+    pub(crate) fn n_made(&self) -> usize {
+        self.n_made.load(Ordering::Relaxed)
+    }
+
     fn compile(&self, key: &PipelineKey) -> wgpu::ComputePipeline {
+        self.count();
         let PipelineKey { shader, lanes, overrides } = key;
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),

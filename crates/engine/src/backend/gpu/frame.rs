@@ -184,6 +184,7 @@ impl Frame {
             .zip(first.into_iter().chain(third))
             .map(|(binding, resource)| wgpu::BindGroupEntry { binding, resource })
             .collect();
+        gpu.count();
         gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
             label: Some(shader.name),
             layout: gpu.layout(shader),

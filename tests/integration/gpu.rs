@@ -90,18 +90,28 @@ fn threads_share_a_device() {
     let Some(options) = gpu("threads_share_a_device", Precision::F32) else { return };
     let model = load("demo", &demo_bytes(), &options);
     let image = Image::open(root().join("crates/cli/assets/sample.png")).expect("the sample picture");
+    // Small, and as unsure as it has to be then.
+    let of_size = |imgsz| PredictOptions { imgsz: Some(imgsz), conf: 0.01, ..PredictOptions::default() };
     let find = |model: &Model| {
-        let results = model.predict(&image, &PredictOptions::default()).expect("a run");
+        let results = model.predict(&image, &of_size([128, 128])).expect("a run");
         results.to_json()["results"].to_string()
     };
     let alone = find(&model);
     assert!(alone.contains("confidence"), "nothing was found: {alone}");
-    for n_threads in [2, 8] {
+    for n_threads in 1..=8 {
         thread::scope(|scope| {
             let threads: Vec<_> = (0..n_threads).map(|_| scope.spawn(|| find(&model))).collect();
+            // Another one makes a plan that nobody has made, and at last opens the device once more.
+            let planner = scope.spawn(|| {
+                model.predict(&image, &of_size([64, 32 * n_threads])).expect("a run of another shape");
+                if n_threads == 8 {
+                    assert_eq!(find(&load("demo", &demo_bytes(), &options)), alone);
+                }
+            });
             for thread in threads {
                 assert_eq!(thread.join().expect("no panic"), alone);
             }
+            planner.join().expect("no panic");
         });
     }
 }

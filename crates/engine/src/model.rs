@@ -170,7 +170,7 @@ impl Model {
         Ok(model)
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, feature = "gpu"))]
     pub(crate) fn inner(&self) -> &Inner {
         &self.inner
     }

@@ -91,6 +91,12 @@ pub(crate) struct Planned {
 }
 
 impl Planned {
+    /// The plan as a graphics processor carries it out.
+    #[cfg(all(test, feature = "gpu"))]
+    pub(crate) fn program(&self) -> Option<&Program> {
+        self.program.as_deref()
+    }
+
     /// Dispatches of a run on a graphics processor.
     pub(crate) fn dispatches(&self) -> Option<usize> {
         #[cfg(feature = "gpu")]

@@ -364,7 +364,7 @@ impl Frame {
             }
         };
         let n_workgroups = u32::try_from(*n_workgroups).map_err(|_| too_large(gpu))?;
-        let [x, y] = grid(n_workgroups, gpu.device.limits().max_compute_workgroups_per_dimension);
+        let [x, y] = grid(gpu, n_workgroups)?;
         gpu.guarded(|| {
             gpu.queue.write_buffer(&buffer, 0, bytemuck::cast_slice(words));
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

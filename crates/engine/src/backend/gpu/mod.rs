@@ -13,6 +13,8 @@
 
 mod adapter;
 mod device;
+#[cfg(test)]
+mod failures;
 mod frame;
 mod job;
 mod kept;
@@ -43,6 +45,26 @@ pub(crate) use tune::Tuner;
 pub(crate) use variant::{Choose, Guess, Product};
 #[cfg(test)]
 pub(crate) use variant::{Nth, variants};
+
+/// The smallest limits of a device that is used at all.
+#[cfg(test)]
+pub(crate) fn smallest_limits() -> wgpu::Limits {
+    wgpu::Limits {
+        max_compute_invocations_per_workgroup: adapter::MIN_INVOCATIONS,
+        max_compute_workgroup_storage_size: adapter::MIN_WORKGROUP_BYTES,
+        max_storage_buffers_per_shader_stage: adapter::MIN_BUFFERS,
+        ..wgpu::Limits::downlevel_defaults()
+    }
+}
+
+/// As [`for_tests`], with the smallest limits.
+#[cfg(test)]
+pub(crate) fn for_tests_in_rows(element: ferroyolo_shaders::Element) -> Option<Gpu> {
+    let index = for_tests(element)?.adapter().index;
+    // Rows are short, so that dispatches have several of them.
+    let limits = wgpu::Limits { max_compute_workgroups_per_dimension: 64, ..smallest_limits() };
+    Some(Gpu::open_within(Some(index), element, Some(limits)).expect("a device with the smallest limits"))
+}
 
 /// A device for tests, on the first usable adapter with these numbers. None if there is none, which is told; in CI that
 /// is a failure.

@@ -333,12 +333,13 @@ fn dispatches(
                 .and_then(|n| first_workgroup.checked_add(n))
                 .ok_or_else(|| Error::limit("gpu", "a picture of too many pixels"))?;
         }
+        let workgroups = grid(gpu, first_workgroup)?;
         dispatches.push(Dispatch {
             pipeline: gpu.pipeline(&draft.key)?,
             key: draft.key,
             jobs: first_word as u64 * 4..words.len() as u64 * 4,
             weights: window,
-            workgroups: grid(first_workgroup, limits.max_compute_workgroups_per_dimension),
+            workgroups,
             places: draft.places,
         });
     }
@@ -391,9 +392,19 @@ fn union(a: Option<Range<u32>>, b: Option<Range<u32>>) -> Option<Range<u32>> {
     }
 }
 
-/// At least `n` workgroups in full rows of at most `side`.
-pub(super) fn grid(n: u32, side: u32) -> [u32; 2] {
-    if n <= side { [n, 1] } else { [side, n.div_ceil(side)] }
+/// At least `n` workgroups as a dispatch of the device. Errors if it has no room for so many.
+pub(super) fn grid(gpu: &Gpu, n: u32) -> Result<[u32; 2]> {
+    let side = gpu.device.limits().max_compute_workgroups_per_dimension;
+    rows(n, side).ok_or_else(|| {
+        let message = format!("{n} workgroups are needed, {} has {side} rows of {side}", gpu.adapter().name);
+        Error::limit("gpu", message)
+    })
+}
+
+/// At least `n` workgroups in full rows of at most `side`. None if there are more than `side` rows.
+fn rows(n: u32, side: u32) -> Option<[u32; 2]> {
+    let [x, y] = if n <= side { [n, 1] } else { [side, n.div_ceil(side)] };
+    (y <= side).then_some([x, y])
 }
 
 fn whole_groups(range: Range<usize>) -> Range<usize> {
@@ -427,10 +438,12 @@ mod tests {
 
     #[test]
     fn grids_hold_all_workgroups() {
-        assert_eq!(grid(1, 65535), [1, 1]);
-        assert_eq!(grid(65535, 65535), [65535, 1]);
-        assert_eq!(grid(65536, 65535), [65535, 2]);
-        assert_eq!(grid(1000, 256), [256, 4]);
+        assert_eq!(rows(1, 65535), Some([1, 1]));
+        assert_eq!(rows(65535, 65535), Some([65535, 1]));
+        assert_eq!(rows(65536, 65535), Some([65535, 2]));
+        assert_eq!(rows(1000, 256), Some([256, 4]));
+        assert_eq!(rows(16, 4), Some([4, 4]));
+        assert_eq!(rows(17, 4), None);
     }
 
     fn job(round: usize, weights: Range<u32>) -> (usize, Job) {

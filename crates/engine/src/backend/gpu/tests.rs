@@ -6,7 +6,8 @@ use naga::TypeInner;
 use super::{FoundLayout, Gpu, Program, Stages, Upload, for_tests, picture};
 use crate::backend::Cpu;
 use crate::error::ErrorKind;
-use crate::modules::Branches;
+use crate::graph::Graph;
+use crate::modules::{Branches, NetworkHead};
 use crate::network::{Network, OnDevice};
 use crate::ops::{add, attention, conv2d, global_avg_pool, max_pool2d, upsample};
 use crate::tasks::found;
@@ -48,12 +49,22 @@ fn jobs_are_laid_out_alike() {
     assert!(is_weights(conv2d::gpu::DepthwiseJob::FIELDS, conv2d::gpu::DEPTHWISE_WEIGHTS));
 }
 
-/// The network that ships with the command line, on `gpu`.
-pub(super) fn demo(gpu: Gpu) -> Network {
+/// The model that ships with the command line.
+pub(super) fn demo_bytes() -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/assets/demo.safetensors");
-    let bytes = std::fs::read(path).expect("the demo model");
+    std::fs::read(path).expect("the demo model")
+}
+
+/// Its graph and head.
+pub(super) fn demo_parts() -> (Graph, NetworkHead) {
+    let bytes = demo_bytes();
     let (document, weights) = weights::read(&bytes).expect("a model file");
-    let (graph, head) = modules::build_network(&document, weights).expect("a network");
+    modules::build_network(&document, weights).expect("a network")
+}
+
+/// Its network, on `gpu`.
+pub(super) fn demo(gpu: Gpu) -> Network {
+    let (graph, head) = demo_parts();
     Network::on_gpu(graph, head, Cpu::new(Some(1), None).expect("a thread"), gpu)
         .expect("a device with memory")
 }

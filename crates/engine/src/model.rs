@@ -40,7 +40,8 @@ pub struct ModelOptions {
     pub isa: Option<Isa>,
     /// Whether a GPU's ways to carry out convolutions are measured.
     pub tuning: Tuning,
-    /// A folder for what is measured, so that the next process need not measure again; nothing is kept if absent. It is
+    /// A folder for what is measured and what drivers have compiled, so that the next process need not do it again;
+    /// nothing is kept if absent. It is
     /// made if it is not there, any number of processes may use it, and models run as well if it can't be written to.
     pub cache: Option<PathBuf>,
 }
@@ -365,6 +366,7 @@ fn in_file(name: &str, error: Error) -> Error {
 fn place(graph: Graph, head: NetworkHead, cpu: Cpu, options: &ModelOptions) -> Result<Network> {
     #[cfg(feature = "gpu")]
     if let Some(gpu) = open(options)? {
+        let gpu = gpu.keep_pipelines(options.cache.as_deref());
         let tuner = tuner(&gpu, options);
         return Ok(Network::on_gpu(graph, head, cpu, gpu)?.with_tuner(tuner));
     }

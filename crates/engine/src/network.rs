@@ -272,6 +272,7 @@ impl Network {
                     }
                     None => make(&mut Guess)?,
                 };
+                on.gpu.save_pipelines();
                 Ok(Planned { plan, program: Some(Arc::new(program)), found })
             }
         }

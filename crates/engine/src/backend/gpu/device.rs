@@ -1,6 +1,7 @@
 //! An open device and what was compiled for it.
 
 use std::collections::HashMap;
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,6 +9,7 @@ use ferroyolo_shaders::{Element, Lanes, Shader, Third};
 
 use super::adapter::{Adapter, choose};
 use super::matrix::{self, MatrixUnits};
+use super::pipelines::Pipelines;
 use super::{known_answer, trust};
 use crate::error::{Error, Result};
 
@@ -34,6 +36,7 @@ pub(crate) struct Gpu {
     pipelines: Mutex<HashMap<PipelineKey, Arc<wgpu::ComputePipeline>>>,
     /// Buffers, bind groups and pipelines so far.
     n_made: AtomicUsize,
+    kept: Option<Pipelines>,
     fault: Fault,
     /// What is used of its matrix units, or why nothing is.
     matrix: std::result::Result<MatrixUnits, String>,
@@ -52,10 +55,11 @@ impl Gpu {
         limits: Option<wgpu::Limits>,
     ) -> Result<Self> {
         let (adapter, handle) = choose(index)?;
-        let timestamps = handle.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+        let optional = handle.features() & wanted;
         let features = match element {
-            Element::F32 => timestamps,
-            Element::F16 if adapter.has_f16 => timestamps | wgpu::Features::SHADER_F16,
+            Element::F32 => optional,
+            Element::F16 if adapter.has_f16 => optional | wgpu::Features::SHADER_F16,
             Element::F16 => {
                 let message = format!("{} does not compute with 16-bit floats", adapter.name);
                 return Err(Error::unsupported("precision", message));
@@ -97,7 +101,7 @@ impl Gpu {
         })?;
         let fault = watch(&device);
         let layouts = Third::ALL.map(|third| bind_group_layout(&device, third));
-        let pipelines = Mutex::default();
+        let (pipelines, kept) = (Mutex::default(), None);
         let matrix = Err("they were not looked for".to_owned());
         Ok(Self {
             device,
@@ -106,6 +110,7 @@ impl Gpu {
             element,
             layouts,
             pipelines,
+            kept,
             n_made: AtomicUsize::new(0),
             fault,
             matrix,
@@ -296,8 +301,24 @@ impl Gpu {
                 // Every shader writes what it reads of its workgroup memory.
                 zero_initialize_workgroup_memory: false,
             },
-            cache: None,
+            cache: self.kept.as_ref().map(Pipelines::for_compiling),
         })
+    }
+
+    /// Takes over what `folder` keeps of pipelines that were compiled before, and writes there what
+    /// [`Gpu::save_pipelines`] finds new. Without a folder, and on devices that give no pipelines, nothing is kept.
+    pub(crate) fn keep_pipelines(mut self, folder: Option<&Path>) -> Self {
+        let open = |folder| self.guarded(|| Pipelines::open(&self.device, folder)).ok().flatten();
+        self.kept = folder.and_then(open);
+        self
+    }
+
+    /// Keeps what has been compiled for the next process.
+    pub(crate) fn save_pipelines(&self) {
+        if let Some(kept) = &self.kept {
+            // What can't be kept is compiled again.
+            let _ = self.guarded(|| kept.save());
+        }
     }
 
     /// The buffers that a shader takes.

@@ -69,22 +69,31 @@ impl Kept {
     /// Writes all of it, with what another process may have written since. A reader sees the old file or the new one.
     pub(super) fn write(&mut self, folder: &Path) -> io::Result<()> {
         self.read(folder);
-        fs::create_dir_all(folder)?;
         let text = serde_json::to_vec_pretty(self)?;
-        let mut file = tempfile_in(folder, &self.file_name())?;
-        let written = io::Write::write_all(&mut file.1, &text);
-        drop(file.1);
-        let moved = written.and_then(|()| fs::rename(&file.0, folder.join(self.file_name())));
-        if moved.is_err() {
-            // Nothing is lost if it stays.
-            let _ = fs::remove_file(&file.0);
-        }
-        moved
+        write_whole(&folder.join(self.file_name()), &text)
     }
 
     fn file_name(&self) -> String {
         format!("gpu-tuning-{:016x}.json", hash(&self.adapter))
     }
+}
+
+/// Writes a file, and the folders above it if they are not there. A reader sees the old file or the new one.
+pub(super) fn write_whole(place: &Path, bytes: &[u8]) -> io::Result<()> {
+    let (Some(folder), Some(name)) = (place.parent(), place.file_name().and_then(|name| name.to_str()))
+    else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(folder)?;
+    let (draft, mut file) = tempfile_in(folder, name)?;
+    let written = io::Write::write_all(&mut file, bytes);
+    drop(file);
+    let moved = written.and_then(|()| fs::rename(&draft, place));
+    if moved.is_err() {
+        // Nothing is lost if it stays.
+        let _ = fs::remove_file(&draft);
+    }
+    moved
 }
 
 /// A new file that no other process or thread has.
@@ -101,7 +110,7 @@ fn tempfile_in(folder: &Path, name: &str) -> io::Result<(std::path::PathBuf, fs:
 }
 
 /// FNV-1a, which is the same everywhere and always.
-fn hash(text: &str) -> u64 {
+pub(super) fn hash(text: &str) -> u64 {
     text.bytes()
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }

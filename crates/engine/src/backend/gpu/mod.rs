@@ -21,6 +21,7 @@ mod kept;
 mod known_answer;
 mod matrix;
 mod picture;
+mod pipelines;
 mod profile;
 mod program;
 mod stopwatch;

@@ -3,15 +3,13 @@
 // one block; where there are more subgroups than blocks, several share a block and sum different parts of the inner
 // dimension, and their sums are added at the end. So the number of invocations of a subgroup need not be known.
 
+// As in conv2d.wgsl, which says what the members are.
 struct Job {
     first_workgroup: u32,
-    // Tiles along the output channels.
     tiles_across: u32,
-    // Output pixels of all images, of one image, and of one row.
     pixels: u32,
     image_pixels: u32,
     row_pixels: u32,
-    // Input extents.
     in_h: u32,
     in_w: u32,
     in_channels: u32,
@@ -22,19 +20,15 @@ struct Job {
     stride_w: u32,
     pad_h: u32,
     pad_w: u32,
-    // Element of the first channel of the first pixel, and elements from a pixel to the next.
     input: u32,
     input_stride: u32,
     output: u32,
     output_stride: u32,
-    // Zero stride: there is none.
     residual: u32,
     residual_stride: u32,
-    // Vectors of the first kernel row and of the bias.
     weights: u32,
     bias: u32,
     activation: u32,
-    // The output pixel (y, x) lies at (y * step_h + shift_h, x * step_w + shift_w) of the map.
     step_h: u32,
     step_w: u32,
     shift_h: u32,
@@ -51,12 +45,14 @@ override MATRICES_DOWN: u32 = 2u;
 override MATRICES_ACROSS: u32 = 2u;
 // Input channels of a round, a multiple of the matrices' side; a quarter of it divides the number of invocations.
 override DEPTH: u32 = 32u;
-
 override TILE_PIXELS: u32 = BLOCKS_DOWN * MATRICES_DOWN * SIDE;
 override TILE_CHANNELS: u32 = BLOCKS_ACROSS * MATRICES_ACROSS * SIDE;
-// Rows in fours, with 8 elements (4 sums) to spare, so that neighbouring rows lie in different banks of memory.
-override WINDOW_ROW: u32 = DEPTH / 4u + 2u;
-override KERNEL_ROW: u32 = TILE_CHANNELS / 4u + 2u;
+// Vectors of four of a row of the window and of the kernel; rows lie further apart by 8 elements (those of sums by 4), so
+// that neighbours are in different banks of memory.
+override WINDOW: u32 = DEPTH / 4u;
+override COLUMNS: u32 = TILE_CHANNELS / 4u;
+override WINDOW_ROW: u32 = WINDOW + 2u;
+override KERNEL_ROW: u32 = COLUMNS + 2u;
 override SUMS_ROW: u32 = MATRICES_ACROSS * SIDE + 4u;
 
 // Where an output pixel's window begins: row, column, first pixel of its image; the last is 1 if there is such a pixel.
@@ -80,19 +76,15 @@ fn conv2d_matrix(
     let first_pixel = tile / job.tiles_across * TILE_PIXELS;
     let first_channel = tile % job.tiles_across * TILE_CHANNELS;
     let in_groups = (job.in_channels + 3u) / 4u;
-    let out_groups = (job.out_channels + 3u) / 4u;
     // A workgroup too many does nothing. It may not leave early: matrices want all to go the same way.
     let inner = select(0u, job.kernel_h * job.kernel_w * in_groups, first_pixel < job.pixels);
 
     for (var i = thread; i < TILE_PIXELS; i += THREADS) {
         let pixel = first_pixel + i;
-        let image = pixel / job.image_pixels;
-        let y = pixel % job.image_pixels / job.row_pixels;
-        let x = pixel % job.row_pixels;
         origins[i] = vec4<i32>(
-            i32(y * job.stride_h) - i32(job.pad_h),
-            i32(x * job.stride_w) - i32(job.pad_w),
-            i32(image * job.in_h * job.in_w),
+            i32(pixel % job.image_pixels / job.row_pixels * job.stride_h) - i32(job.pad_h),
+            i32(pixel % job.row_pixels * job.stride_w) - i32(job.pad_w),
+            i32(pixel / job.image_pixels * job.in_h * job.in_w),
             select(0, 1, pixel < job.pixels),
         );
     }
@@ -114,33 +106,24 @@ fn conv2d_matrix(
     var c30 = Sum();
     var c31 = Sum();
     for (var done = 0u; done < inner; done += DEPTH / 4u) {
-        // An invocation reads the same input channels of several pixels.
-        let at = done + thread % (DEPTH / 4u);
+        // The place in the window is the same for all pixels of an invocation.
+        let at = done + thread % WINDOW;
         let cell = at / in_groups;
-        let channel = at % in_groups * 4u;
-        let cell_y = i32(cell / job.kernel_w);
-        let cell_x = i32(cell % job.kernel_w);
-        for (var i = thread / (DEPTH / 4u); i < TILE_PIXELS; i += THREADS / (DEPTH / 4u)) {
-            let origin = origins[i];
-            let y = origin.x + cell_y;
-            let x = origin.y + cell_x;
-            let is_inside = y >= 0 && y < i32(job.in_h) && x >= 0 && x < i32(job.in_w);
-            var value = vec4<f32>(0.0);
-            if at < inner && is_inside && origin.w == 1 {
-                let pixel = u32(origin.z + y * i32(job.in_w) + x);
-                value = load4(job.input + pixel * job.input_stride + channel, job.in_channels - channel);
-            }
-            put_window(i * WINDOW_ROW + thread % (DEPTH / 4u), value);
-        }
-        for (var i = thread; i < DEPTH * TILE_CHANNELS / 4u; i += THREADS) {
-            let row = i / (TILE_CHANNELS / 4u);
-            let column = i % (TILE_CHANNELS / 4u);
-            let place = first_channel / 4u + column;
-            var value = vec4<f32>(0.0);
-            if done * 4u + row < inner * 4u && place < out_groups {
-                value = weight4(job.weights + (done * 4u + row) * out_groups + place);
-            }
-            put_kernel(row * KERNEL_ROW + column, value);
+        let spot = Spot(i32(cell / job.kernel_w), i32(cell % job.kernel_w), at % in_groups * 4u, at < inner);
+        // What is read must not wait for what was read before, so all of it is asked for before any is put down.
+        for (var i = thread; i < max(TILE_PIXELS * WINDOW, DEPTH * COLUMNS); i += 4u * THREADS) {
+            let v0 = input_at(job, i, spot);
+            let v1 = input_at(job, i + THREADS, spot);
+            let v2 = input_at(job, i + 2u * THREADS, spot);
+            let v3 = input_at(job, i + 3u * THREADS, spot);
+            let w0 = weight_at(job, i, done * 4u, first_channel / 4u, inner * 4u);
+            let w1 = weight_at(job, i + THREADS, done * 4u, first_channel / 4u, inner * 4u);
+            let w2 = weight_at(job, i + 2u * THREADS, done * 4u, first_channel / 4u, inner * 4u);
+            let w3 = weight_at(job, i + 3u * THREADS, done * 4u, first_channel / 4u, inner * 4u);
+            put(i, v0, w0);
+            put(i + THREADS, v1, w1);
+            put(i + 2u * THREADS, v2, w2);
+            put(i + 3u * THREADS, v3, w3);
         }
         workgroupBarrier();
         for (var depth = part * SIDE; depth < DEPTH; depth += parts * SIDE) {
@@ -171,28 +154,69 @@ fn conv2d_matrix(
         workgroupBarrier();
     }
 
-    let first = subgroup * SIDE * SUMS_ROW;
-    coopStoreT(c00, &sums[first], SUMS_ROW);
+    let first = vec2<u32>(first_pixel, first_channel);
+    let own = subgroup * SIDE * SUMS_ROW;
+    coopStoreT(c00, &sums[own], SUMS_ROW);
     if MATRICES_ACROSS > 1u {
-        coopStoreT(c01, &sums[first + SIDE], SUMS_ROW);
+        coopStoreT(c01, &sums[own + SIDE], SUMS_ROW);
     }
-    finish(job, 0u, vec2<u32>(first_pixel, first_channel), thread, parts);
-    coopStoreT(c10, &sums[first], SUMS_ROW);
+    finish(job, 0u, first, thread, parts);
+    coopStoreT(c10, &sums[own], SUMS_ROW);
     if MATRICES_ACROSS > 1u {
-        coopStoreT(c11, &sums[first + SIDE], SUMS_ROW);
+        coopStoreT(c11, &sums[own + SIDE], SUMS_ROW);
     }
-    finish(job, 1u, vec2<u32>(first_pixel, first_channel), thread, parts);
+    finish(job, 1u, first, thread, parts);
     if MATRICES_DOWN > 2u {
-        coopStoreT(c20, &sums[first], SUMS_ROW);
+        coopStoreT(c20, &sums[own], SUMS_ROW);
         if MATRICES_ACROSS > 1u {
-            coopStoreT(c21, &sums[first + SIDE], SUMS_ROW);
+            coopStoreT(c21, &sums[own + SIDE], SUMS_ROW);
         }
-        finish(job, 2u, vec2<u32>(first_pixel, first_channel), thread, parts);
-        coopStoreT(c30, &sums[first], SUMS_ROW);
+        finish(job, 2u, first, thread, parts);
+        coopStoreT(c30, &sums[own], SUMS_ROW);
         if MATRICES_ACROSS > 1u {
-            coopStoreT(c31, &sums[first + SIDE], SUMS_ROW);
+            coopStoreT(c31, &sums[own + SIDE], SUMS_ROW);
         }
-        finish(job, 3u, vec2<u32>(first_pixel, first_channel), thread, parts);
+        finish(job, 3u, first, thread, parts);
+    }
+}
+
+// Four input channels of one place in the window.
+struct Spot {
+    y: i32,
+    x: i32,
+    channel: u32,
+    exists: bool,
+}
+
+// What vector `i` of the window is, zero where there is nothing. Something is read in any case: branches would make reads
+// wait for each other.
+fn input_at(job: Job, i: u32, spot: Spot) -> vec4<f32> {
+    let origin = origins[min(i / WINDOW, TILE_PIXELS - 1u)];
+    let y = origin.x + spot.y;
+    let x = origin.y + spot.x;
+    let is_inside = y >= 0 && y < i32(job.in_h) && x >= 0 && x < i32(job.in_w) && origin.w == 1;
+    let pixel = select(0u, u32(origin.z + y * i32(job.in_w) + x), is_inside);
+    let value = load4(job.input + pixel * job.input_stride + spot.channel, job.in_channels - spot.channel);
+    return select(vec4<f32>(0.0), value, is_inside && spot.exists);
+}
+
+// What vector `i` of the kernel is, in the same way. `first` is the tile's first row and vector of channels.
+fn weight_at(job: Job, i: u32, first_row: u32, first_column: u32, rows: u32) -> vec4<f32> {
+    let out_groups = (job.out_channels + 3u) / 4u;
+    let row = first_row + i / COLUMNS;
+    let column = first_column + i % COLUMNS;
+    let is_there = row < rows && column < out_groups;
+    let value = weight4(job.weights + select(0u, row * out_groups + column, is_there));
+    return select(vec4<f32>(0.0), value, is_there);
+}
+
+// Puts down vector `i` of the window and of the kernel, as far as there are so many.
+fn put(i: u32, value: vec4<f32>, weight: vec4<f32>) {
+    if i < TILE_PIXELS * WINDOW {
+        put_window(i / WINDOW * WINDOW_ROW + i % WINDOW, value);
+    }
+    if i < DEPTH * COLUMNS {
+        put_kernel(i / COLUMNS * KERNEL_ROW + i % COLUMNS, weight);
     }
 }
 
@@ -202,14 +226,14 @@ fn finish(job: Job, matrix: u32, first: vec2<u32>, thread: u32, parts: u32) {
     let across = MATRICES_ACROSS * SIDE / 4u;
     for (var i = thread; i < BLOCKS_DOWN * BLOCKS_ACROSS * SIDE * across; i += THREADS) {
         let block = i / (SIDE * across);
-        let row = i / across % SIDE;
+        let line = i / across % SIDE;
         let column = i % across * 4u;
-        let pixel = first.x + (block / BLOCKS_ACROSS * MATRICES_DOWN + matrix) * SIDE + row;
+        let pixel = first.x + (block / BLOCKS_ACROSS * MATRICES_DOWN + matrix) * SIDE + line;
         let channel = first.y + block % BLOCKS_ACROSS * MATRICES_ACROSS * SIDE + column;
         if pixel < job.pixels && channel < job.out_channels {
             var sum = weight4(job.bias + channel / 4u);
             for (var part = 0u; part < parts; part++) {
-                let at = ((block * parts + part) * SIDE + row) * SUMS_ROW + column;
+                let at = ((block * parts + part) * SIDE + line) * SUMS_ROW + column;
                 sum += vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
             }
             let rest = job.out_channels - channel;
@@ -217,9 +241,8 @@ fn finish(job: Job, matrix: u32, first: vec2<u32>, thread: u32, parts: u32) {
             if job.residual_stride > 0u {
                 value += load4(job.residual + pixel * job.residual_stride + channel, rest);
             }
-            let y = pixel / job.row_pixels * job.step_h + job.shift_h;
-            let x = pixel % job.row_pixels * job.step_w + job.shift_w;
-            let place = y * job.row_pixels * job.step_w + x;
+            let row = pixel / job.row_pixels * job.step_h + job.shift_h;
+            let place = (row * job.row_pixels + pixel % job.row_pixels) * job.step_w + job.shift_w;
             store4(job.output + place * job.output_stride + channel, rest, value);
         }
     }

@@ -149,9 +149,13 @@ fn noise(len: usize, seed: u32) -> impl Iterator<Item = f32> {
 
 #[cfg(test)]
 mod tests {
+    use ferroyolo_shaders::CONV2D_MATRIX_8;
+
     use super::*;
     use crate::backend::gpu::for_tests;
     use crate::backend::gpu::matrix::MatrixUnits;
+    use crate::backend::gpu::tests::{SMALL, demo};
+    use crate::network::OnDevice;
 
     /// A device with matrix units, which few have that are there on machines without a graphics processor.
     fn device() -> Option<(Gpu, MatrixUnits)> {
@@ -173,6 +177,25 @@ mod tests {
             gpu = gpu.with_units(MatrixUnits { subgroup: [smallest, most], ..units });
             check_ways(&gpu, n_ways(&gpu)).expect("the plain shader's results");
         }
+    }
+
+    /// The device has not been opened for it, so that nothing with matrices can be compiled.
+    #[test]
+    fn what_does_not_compile_is_refused_and_passed_over() {
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        if gpu.matrix_units().is_some() {
+            return;
+        }
+        let gpu = gpu.with_units(MatrixUnits { shader: CONV2D_MATRIX_8, subgroup: [8, 8] });
+        assert!(n_ways(&gpu) > 0);
+        let refusal = check(&gpu).expect_err("a shader that can't be compiled");
+        assert!(refusal.starts_with("its driver fails with cooperative matrices: "), "{refusal}");
+        assert!(!refusal.contains("can't be tried"), "{refusal}");
+
+        let network = demo(gpu);
+        let planned = network.plan(SMALL).expect("a plan of plain ways");
+        let mut arena = network.cpu().arena(planned.plan.arena_len).expect("memory");
+        network.run(&planned, &mut arena, &mut OnDevice::default()).expect("a run");
     }
 
     #[test]

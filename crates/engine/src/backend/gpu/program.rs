@@ -162,16 +162,33 @@ impl Draft {
         if self.jobs.iter().all(|job| job.product.is_none()) {
             return Ok(());
         }
-        let variants: Vec<&Variant> = variants.iter().filter(|variant| variant.fits(&self.jobs)).collect();
-        if variants.is_empty() {
-            let message = format!("the workgroups of {} are too small for convolutions", gpu.adapter().name);
-            return Err(Error::limit("gpu", message));
+        let mut variants: Vec<&Variant> =
+            variants.iter().filter(|variant| variant.fits(&self.jobs)).collect();
+        let mut failure = None;
+        while !variants.is_empty() {
+            let idx = match (choose.choose(gpu, &variants, &self.jobs), failure) {
+                (Ok(idx), _) => idx,
+                (Err(_), Some(failure)) | (Err(failure), None) => return Err(failure),
+            };
+            let variant = variants.remove(idx);
+            let mut key = PipelineKey { shader: variant.shader, ..self.key.clone() };
+            key.overrides.extend(&variant.overrides);
+            // A driver that compiles some ways on matrix units may still fail with others.
+            if variant.shader.matrix.is_some()
+                && let Err(error) = gpu.pipeline(&key)
+            {
+                gpu.check()?;
+                failure = Some(error);
+                continue;
+            }
+            self.key = key;
+            self.jobs.iter_mut().for_each(|job| variant.cut(job));
+            return Ok(());
         }
-        let variant = variants[choose.choose(gpu, &variants, &self.jobs)?];
-        self.key.shader = variant.shader;
-        self.key.overrides.extend(&variant.overrides);
-        self.jobs.iter_mut().for_each(|job| variant.cut(job));
-        Ok(())
+        Err(failure.unwrap_or_else(|| {
+            let message = format!("the workgroups of {} are too small for convolutions", gpu.adapter().name);
+            Error::limit("gpu", message)
+        }))
     }
 
     /// Errors if a job needs more than the device has. Neither wgpu nor every driver looks at workgroup memory.

@@ -56,6 +56,9 @@ fn bench_tells_what_happens_on_the_device() {
     for key in ["uploaded_bytes", "read_back_bytes", "gpu_ms", "images_per_second_in_flight"] {
         assert!(number(&object[key]) > 0.0, "{key}: {object}");
     }
+    // Without half precision, or without matrix units, the reason stands there.
+    let refusal = object["matrix_refusal"].as_str().unwrap_or_default();
+    assert!(object["matrix_refusal"].is_null() || !refusal.is_empty(), "{object}");
     let steps = || rows.iter().flat_map(|row| row["steps"].as_array().expect("steps"));
     assert!(steps().any(|step| step["op"] == "conv2d" && step["output"][0] == 2), "{object}");
     // No time without work, and no work without a place.
@@ -65,7 +68,7 @@ fn bench_tells_what_happens_on_the_device() {
     assert!((shares - 1.0).abs() < 0.05, "{shares}");
 
     let run = place.run(&quick).expect(0);
-    for text in ["on the GPU: ", "ms by its clock", "KiB sent", "GFLOP/s", "conv2d"] {
+    for text in ["on the GPU: ", "ms by its clock", "KiB sent", "matrix units: ", "GFLOP/s", "conv2d"] {
         assert!(run.stdout.contains(text), "no {text} in\n{}", run.stdout);
     }
 }

@@ -57,6 +57,8 @@ struct OnGpu {
     /// if it has no time stamps.
     gpu_ms: Option<f64>,
     dispatches: Option<usize>,
+    /// Why convolutions leave its matrix units alone, if they do.
+    matrix_refusal: Option<String>,
     /// End to end, with several batches on their way at the same time.
     images_per_second_in_flight: f64,
     /// For a picture.
@@ -132,6 +134,7 @@ fn measure_one(args: &Bench) -> Result<Outcome> {
         gpu: session.traffic().map(|traffic| OnGpu {
             gpu_ms: times.as_ref().map(|times| rounded(times.run.as_secs_f64() * 1e3)),
             dispatches: session.dispatches(),
+            matrix_refusal: loaded.model.matrix_refusal().map(str::to_owned),
             images_per_second_in_flight: rounded(in_flight),
             uploaded_bytes: traffic.uploaded / args.batch as u64,
             read_back_bytes: traffic.read_back / args.batch as u64,
@@ -300,13 +303,17 @@ fn table(report: &Report, processor: &str) -> String {
     ) + &report.gpu.as_ref().map_or_else(String::new, gpu_line)
 }
 
-/// A line about what happened on a graphics processor.
+/// Lines about what happened on a graphics processor.
 fn gpu_line(gpu: &OnGpu) -> String {
     let ms = gpu.gpu_ms.map_or_else(|| "no time stamps".into(), |ms| format!("{ms:.3} ms by its clock"));
     let kib = |bytes: u64| bytes as f64 / 1024.0;
+    let matrix_units = match &gpu.matrix_refusal {
+        None => "used for convolutions".to_owned(),
+        Some(why) => format!("not used, {}", printable(why)),
+    };
     format!(
         "\non the GPU: {ms}, {} dispatches; {:.1} images/s with several batches in flight; for an image {:.1} KiB \
-         sent, {:.1} KiB read",
+         sent, {:.1} KiB read\nmatrix units: {matrix_units}",
         gpu.dispatches.unwrap_or_default(),
         gpu.images_per_second_in_flight,
         kib(gpu.uploaded_bytes),

@@ -1,56 +1,7 @@
-// Convolution as a matrix product that is never laid out: rows are output pixels, columns output channels, and the inner
-// dimension runs over kernel cells and input channels. A transposed convolution whose kernel is as large as its stride is
-// one 1x1 job for each cell of the kernel.
+// Convolution in tiles, by invocations of four pixels and four channels each. On small maps, several of them share the
+// rounds of the inner dimension: there are few tiles, and each is ready sooner.
 
-struct Job {
-    first_workgroup: u32,
-    // Tiles along the output channels.
-    tiles_across: u32,
-    // Output pixels of all images, of one image, and of one row.
-    pixels: u32,
-    image_pixels: u32,
-    row_pixels: u32,
-    // Input extents.
-    in_h: u32,
-    in_w: u32,
-    in_channels: u32,
-    out_channels: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    stride_h: u32,
-    stride_w: u32,
-    pad_h: u32,
-    pad_w: u32,
-    // Element of the first channel of the first pixel, and elements from a pixel to the next.
-    input: u32,
-    input_stride: u32,
-    output: u32,
-    output_stride: u32,
-    // Zero stride: there is none.
-    residual: u32,
-    residual_stride: u32,
-    // Vectors of the first kernel row and of the bias.
-    weights: u32,
-    bias: u32,
-    activation: u32,
-    // The output pixel (y, x) lies at (y * step_h + shift_h, x * step_w + shift_w) of the map.
-    step_h: u32,
-    step_w: u32,
-    shift_h: u32,
-    shift_w: u32,
-}
-
-// Output pixels and output channels of a workgroup's tile, multiples of four, and input channels of a round in fours.
-override TILE_PIXELS: u32 = 64u;
-override TILE_CHANNELS: u32 = 64u;
-override DEPTH: u32 = 4u;
-
-// Where an output pixel's window begins: row, column, first pixel of its image; the last is 1 if there is such a pixel.
-var<workgroup> origins: array<vec4<i32>, TILE_PIXELS>;
-var<workgroup> window: array<vec4<f32>, TILE_PIXELS * DEPTH>;
-var<workgroup> kernel: array<vec4<f32>, TILE_CHANNELS * DEPTH>;
-
-@compute @workgroup_size(TILE_CHANNELS / 4u, TILE_PIXELS / 4u, 1)
+@compute @workgroup_size(TILE_CHANNELS / 4u, TILE_PIXELS / 4u, SPLIT)
 fn conv2d(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(num_workgroups) count: vec3<u32>,
@@ -65,87 +16,61 @@ fn conv2d(
     if first_pixel >= job.pixels {
         return;
     }
-    let threads = TILE_CHANNELS * TILE_PIXELS / 16u;
-    let in_groups = (job.in_channels + 3u) / 4u;
-    let out_groups = (job.out_channels + 3u) / 4u;
-    let inner = job.kernel_h * job.kernel_w * in_groups;
-
-    for (var i = thread; i < TILE_PIXELS; i += threads) {
-        let pixel = first_pixel + i;
-        let image = pixel / job.image_pixels;
-        let y = pixel % job.image_pixels / job.row_pixels;
-        let x = pixel % job.row_pixels;
-        origins[i] = vec4<i32>(
-            i32(y * job.stride_h) - i32(job.pad_h),
-            i32(x * job.stride_w) - i32(job.pad_w),
-            i32(image * job.in_h * job.in_w),
-            select(0, 1, pixel < job.pixels),
-        );
-    }
+    let threads = TILE_CHANNELS * TILE_PIXELS / 16u * SPLIT;
+    let inner = job.kernel_h * job.kernel_w * ((job.in_channels + 3u) / 4u);
+    find_origins(job, first_pixel, thread, threads);
     workgroupBarrier();
 
-    var sums = array<vec4<f32>, 4>();
+    var place = further(Place(0u, 0u, 0u), thread % DEPTH, job);
+    var s0 = vec4<f32>(0.0);
+    var s1 = vec4<f32>(0.0);
+    var s2 = vec4<f32>(0.0);
+    var s3 = vec4<f32>(0.0);
     for (var done = 0u; done < inner; done += DEPTH) {
-        for (var i = thread; i < TILE_PIXELS * DEPTH; i += threads) {
-            let at = done + i % DEPTH;
-            let origin = origins[i / DEPTH];
-            let cell = at / in_groups;
-            let y = origin.x + i32(cell / job.kernel_w);
-            let x = origin.y + i32(cell % job.kernel_w);
-            let is_inside = y >= 0 && y < i32(job.in_h) && x >= 0 && x < i32(job.in_w);
-            var value = vec4<f32>(0.0);
-            if at < inner && is_inside && origin.w == 1 {
-                let pixel = u32(origin.z + y * i32(job.in_w) + x);
-                let channel = at % in_groups * 4u;
-                value = load4(job.input + pixel * job.input_stride + channel, job.in_channels - channel);
-            }
-            window[i] = value;
-        }
-        for (var i = thread; i < TILE_CHANNELS * DEPTH; i += threads) {
-            let row = done * 4u + i / (TILE_CHANNELS / 4u);
-            let column = first_channel / 4u + i % (TILE_CHANNELS / 4u);
-            var value = vec4<f32>(0.0);
-            if row < inner * 4u && column < out_groups {
-                value = weight4(job.weights + row * out_groups + column);
-            }
-            kernel[i] = value;
-        }
+        fetch_window(job, place, first_pixel, thread, threads);
+        fetch_kernel(job, done, inner, first_channel, thread, threads);
+        place = further(place, DEPTH, job);
         workgroupBarrier();
-        for (var depth = 0u; depth < DEPTH; depth++) {
+        for (var depth = local.z; depth < DEPTH; depth += SPLIT) {
             let row = depth * TILE_CHANNELS + local.x;
             let k0 = kernel[row];
             let k1 = kernel[row + TILE_CHANNELS / 4u];
             let k2 = kernel[row + TILE_CHANNELS / 2u];
             let k3 = kernel[row + TILE_CHANNELS / 4u * 3u];
-            for (var i = 0u; i < 4u; i++) {
-                let value = window[(local.y * 4u + i) * DEPTH + depth];
-                sums[i] = fma(vec4<f32>(value.x), k0, sums[i]);
-                sums[i] = fma(vec4<f32>(value.y), k1, sums[i]);
-                sums[i] = fma(vec4<f32>(value.z), k2, sums[i]);
-                sums[i] = fma(vec4<f32>(value.w), k3, sums[i]);
-            }
+            let at = depth * WINDOW_STRIDE + local.y * 4u;
+            s0 = products(window[at], k0, k1, k2, k3, s0);
+            s1 = products(window[at + 1u], k0, k1, k2, k3, s1);
+            s2 = products(window[at + 2u], k0, k1, k2, k3, s2);
+            s3 = products(window[at + 3u], k0, k1, k2, k3, s3);
         }
         workgroupBarrier();
     }
 
-    let channel = first_channel + local.x * 4u;
-    if channel >= job.out_channels {
+    // Sums of the others pass through what was the window, which has room for all pixels by so many channels.
+    let own = local.y * TILE_CHANNELS + local.x;
+    for (var other = 1u; other < SPLIT; other++) {
+        if local.z == other {
+            window[own] = s0;
+            window[own + TILE_CHANNELS / 4u] = s1;
+            window[own + TILE_CHANNELS / 2u] = s2;
+            window[own + TILE_CHANNELS / 4u * 3u] = s3;
+        }
+        workgroupBarrier();
+        if local.z == 0u {
+            s0 += window[own];
+            s1 += window[own + TILE_CHANNELS / 4u];
+            s2 += window[own + TILE_CHANNELS / 2u];
+            s3 += window[own + TILE_CHANNELS / 4u * 3u];
+        }
+        workgroupBarrier();
+    }
+    if local.z > 0u {
         return;
     }
-    let bias = weight4(job.bias + channel / 4u);
-    let rest = job.out_channels - channel;
-    for (var i = 0u; i < 4u; i++) {
-        let pixel = first_pixel + local.y * 4u + i;
-        if pixel >= job.pixels {
-            return;
-        }
-        var value = activate(sums[i] + bias, job.activation);
-        if job.residual_stride > 0u {
-            value += load4(job.residual + pixel * job.residual_stride + channel, rest);
-        }
-        let row = pixel / job.row_pixels * job.step_h + job.shift_h;
-        let column = pixel % job.row_pixels * job.step_w + job.shift_w;
-        let place = row * job.row_pixels * job.step_w + column;
-        store4(job.output + place * job.output_stride + channel, rest, value);
-    }
+    let channel = first_channel + local.x * 4u;
+    let pixel = first_pixel + local.y * 4u;
+    finish(job, pixel, channel, s0);
+    finish(job, pixel + 1u, channel, s1);
+    finish(job, pixel + 2u, channel, s2);
+    finish(job, pixel + 3u, channel, s3);
 }

@@ -21,7 +21,7 @@
 pub struct Shader {
     /// Stem of the file, and name of its entry point.
     pub name: &'static str,
-    /// The file's text.
+    /// The file's text, behind what only it and its like need.
     pub source: &'static str,
     /// What it takes besides jobs and arena.
     pub third: Third,
@@ -156,12 +156,26 @@ macro_rules! shader {
             matrix: $matrix,
         }
     };
+    ($constant:ident, $name:literal, $third:ident, $shared:literal) => {
+        #[doc = concat!("`", $name, ".wgsl`")]
+        pub const $constant: Shader = Shader {
+            name: $name,
+            source: concat!(
+                include_str!(concat!("shared/", $shared, ".wgsl")),
+                "\n",
+                include_str!(concat!($name, ".wgsl"))
+            ),
+            third: Third::$third,
+            matrix: None,
+        };
+    };
 }
 
 shader!(ADD, "add", None);
 shader!(ATTENTION, "attention", None);
-shader!(CONV2D, "conv2d", Weights);
+shader!(CONV2D, "conv2d", Weights, "tiles");
 shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
+shader!(CONV2D_WIDE, "conv2d_wide", Weights, "tiles");
 shader!(DETECTIONS, "detections", Found);
 shader!(GLOBAL_AVG_POOL, "global_avg_pool", None);
 shader!(LETTERBOX, "letterbox", Picture);
@@ -183,6 +197,7 @@ pub const SHADERS: &[Shader] = &[
     CONV2D_DEPTHWISE,
     CONV2D_MATRIX_8,
     CONV2D_MATRIX_16,
+    CONV2D_WIDE,
     DETECTIONS,
     GLOBAL_AVG_POOL,
     LETTERBOX,

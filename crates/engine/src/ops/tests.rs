@@ -40,15 +40,10 @@ fn noise(len: usize, seed: u64) -> Vec<f32> {
 
 /// Runs `op` on inputs of `[n, c, h, w]` on every instruction set and compares with the reference.
 fn check(op: &Op, weights: &[ConvWeights], inputs: &[[usize; 4]]) {
-    let tensors: Vec<Tensor> = (1..)
-        .zip(inputs)
-        .map(|(seed, shape)| {
-            Tensor::new(shape.to_vec(), noise(shape.iter().product(), seed)).expect("a shape")
-        })
-        .collect();
+    let tensors = tensors(inputs);
     let want = op.kernel().reference(&tensors.iter().collect::<Vec<_>>(), weights);
     #[cfg(feature = "gpu")]
-    on_gpu::check(op, weights, &tensors, &want);
+    on_gpu::check(op, weights, &tensors, &want, on_gpu::Ways::Some);
     for isa in Isa::available() {
         for n_threads in [1, 3] {
             for surroundings in [Surroundings::Alone, Surroundings::Within] {
@@ -66,6 +61,14 @@ fn check(op: &Op, weights: &[ConvWeights], inputs: &[[usize; 4]]) {
             }
         }
     }
+}
+
+/// Noise of these shapes.
+fn tensors(shapes: &[[usize; 4]]) -> Vec<Tensor> {
+    let tensor = |(seed, shape): (u64, &[usize; 4])| {
+        Tensor::new(shape.to_vec(), noise(shape.iter().product(), seed)).expect("a shape")
+    };
+    (1..).zip(shapes).map(tensor).collect()
 }
 
 /// A buffer in the arena for `[n, c, h, w]`, and the view of the operand within it.
@@ -154,6 +157,12 @@ const CONV: ConvCase = ConvCase {
 };
 
 fn check_conv(case: ConvCase) {
+    let (op, weights, inputs) = conv(case);
+    check(&op, &[weights], &inputs);
+}
+
+/// The op, its weights and the shapes of its inputs.
+fn conv(case: ConvCase) -> (Op, ConvWeights, Vec<[usize; 4]>) {
     let ConvCase { nhw: [n, h, w], channels: [ic, oc], kernel, stride, groups, activation, residual } = case;
     let conv = Conv2d {
         in_channels: ic,
@@ -167,14 +176,14 @@ fn check_conv(case: ConvCase) {
     };
     let fan_in = ic / groups * kernel[0] * kernel[1];
     let weight = noise(oc * fan_in, 11).iter().map(|value| value / (fan_in as f32).sqrt()).collect();
-    let weights = [ConvWeights { weight, bias: noise(oc, 12) }];
+    let weights = ConvWeights { weight, bias: noise(oc, 12) };
     let op = Op::Conv2d(conv);
     let mut inputs = vec![[n, ic, h, w]];
     if residual {
         let [oh, ow] = op.kernel().output_hw(&[[h, w]]).expect("a shape that fits");
         inputs.push([n, oc, oh, ow]);
     }
-    check(&op, &weights, &inputs);
+    (op, weights, inputs)
 }
 
 /// The same cases on a graphics processor, or a program that stands in for one.
@@ -211,12 +220,20 @@ mod on_gpu {
         DEVICES[usize::from(element == Element::F16)].get_or_init(|| for_tests(element)).as_ref()
     }
 
-    pub(super) fn check(op: &Op, weights: &[ConvWeights], inputs: &[Tensor], want: &Tensor) {
+    /// Which ways to convolve are tried.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Ways {
+        /// Three, others for other shapes.
+        Some,
+        All,
+    }
+
+    pub(super) fn check(op: &Op, weights: &[ConvWeights], inputs: &[Tensor], want: &Tensor, ways: Ways) {
         for (element, tolerance) in TOLERANCES {
             let Some(gpu) = device(element) else { continue };
             for surroundings in [Surroundings::Alone, Surroundings::Within, Surroundings::Aligned] {
-                for mut choice in choices(gpu, op, surroundings) {
-                    let case = Case { op, weights, inputs, surroundings };
+                let case = Case { op, weights, inputs, surroundings };
+                for mut choice in choices(gpu, &case, ways) {
                     compare(gpu, &case, want, tolerance, &mut *choice);
                 }
             }
@@ -241,14 +258,18 @@ mod on_gpu {
         }
     }
 
-    /// The ways in which an op is tried: of convolutions that lie as in a network all that there are.
-    fn choices(gpu: &Gpu, op: &Op, surroundings: Surroundings) -> Vec<Box<dyn Choose>> {
-        match (op, surroundings) {
-            (Op::Conv2d(_) | Op::ConvTranspose2d(_), Surroundings::Aligned) => {
-                (0..variants(gpu).len()).map(|idx| Box::new(Nth(idx)) as Box<dyn Choose>).collect()
+    /// The ways in which an op is tried: of convolutions that lie as in a network several.
+    fn choices(gpu: &Gpu, case: &Case<'_>, ways: Ways) -> Vec<Box<dyn Choose>> {
+        let n = variants(gpu).len();
+        let first: usize = case.inputs.iter().flat_map(Tensor::shape).sum();
+        let indices = match (case.op, case.surroundings, ways) {
+            (Op::Conv2d(_) | Op::ConvTranspose2d(_), Surroundings::Aligned, Ways::Some) => {
+                vec![first, first + n / 3, first + 2 * n / 3]
             }
-            _ => vec![Box::new(Guess)],
-        }
+            (Op::Conv2d(_), Surroundings::Aligned, Ways::All) => (0..n).collect(),
+            _ => return vec![Box::new(Guess)],
+        };
+        indices.into_iter().map(|idx| Box::new(Nth(idx)) as Box<dyn Choose>).collect()
     }
 
     /// An op and its operands.
@@ -315,6 +336,21 @@ fn conv_kernels_and_strides() {
         for stride in [1, 2] {
             check_conv(ConvCase { kernel, stride, nhw: [1, 9, 11], ..CONV });
         }
+    }
+}
+
+#[cfg(feature = "gpu")]
+#[test]
+fn every_way_to_convolve_equals_the_definition() {
+    // Rests of tiles in both directions, a pixel taken once, and an inner dimension that is no whole number of rounds.
+    for case in [
+        ConvCase { nhw: [2, 9, 11], channels: [21, 150], stride: 2, residual: false, ..CONV },
+        ConvCase { nhw: [1, 13, 12], channels: [40, 68], kernel: [1, 1], residual: true, ..CONV },
+    ] {
+        let (op, weights, inputs) = conv(case);
+        let (tensors, weights) = (tensors(&inputs), [weights]);
+        let want = op.kernel().reference(&tensors.iter().collect::<Vec<_>>(), &weights);
+        on_gpu::check(&op, &weights, &tensors, &want, on_gpu::Ways::All);
     }
 }
 

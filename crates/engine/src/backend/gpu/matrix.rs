@@ -107,6 +107,7 @@ fn variant(units: MatrixUnits, element_bytes: usize, cut: Cut) -> Option<Variant
     let variant = Variant {
         shader,
         overrides,
+        knows_pointwise: false,
         tile,
         invocations: word(threads),
         bytes: origins + operands + sums,

@@ -172,7 +172,7 @@ impl Draft {
             };
             let variant = variants.remove(idx);
             let mut key = PipelineKey { shader: variant.shader, ..self.key.clone() };
-            key.overrides.extend(&variant.overrides);
+            key.overrides.extend(variant.overrides(&self.jobs));
             // A driver that compiles some ways on matrix units may still fail with others.
             if variant.shader.matrix.is_some()
                 && let Err(error) = gpu.pipeline(&key)

@@ -30,6 +30,7 @@ fn jobs_are_laid_out_alike() {
         (ferroyolo_shaders::CONV2D_MATRIX_8, conv2d::gpu::ConvJob::FIELDS),
         (ferroyolo_shaders::CONV2D_MATRIX_16, conv2d::gpu::ConvJob::FIELDS),
         (ferroyolo_shaders::CONV2D_DEPTHWISE, conv2d::gpu::DepthwiseJob::FIELDS),
+        (ferroyolo_shaders::CONV2D_WIDE, conv2d::gpu::ConvJob::FIELDS),
         (ferroyolo_shaders::DETECTIONS, found::gpu::DetectionsJob::FIELDS),
         (ferroyolo_shaders::GLOBAL_AVG_POOL, global_avg_pool::gpu::MeanJob::FIELDS),
         (ferroyolo_shaders::LETTERBOX, picture::LetterboxJob::FIELDS),

@@ -21,8 +21,9 @@ use crate::error::{Error, Result};
 /// Time for the measurements of a model. The last one may end a little later.
 pub(crate) const BUDGET: Duration = Duration::from_secs(2);
 
-/// Ways that are measured for a dispatch; the others are not likely.
+/// Ways that are measured for a dispatch, and of those of one shader; the others are not likely.
 const MAX_CANDIDATES: usize = 6;
+const MAX_OF_A_SHADER: usize = 3;
 
 /// A measurement repeats a dispatch until it has taken about so long, so that its beginning and end count for little.
 const LONG_ENOUGH: Duration = Duration::from_millis(2);
@@ -110,8 +111,7 @@ pub(crate) struct Tuned<'a> {
 impl Choose for Tuned<'_> {
     fn choose(&mut self, gpu: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
         let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).collect();
-        let mut order = by_cost(variants, &products);
-        order.truncate(MAX_CANDIDATES);
+        let order = candidates(variants, &by_cost(variants, &products));
         let key = key(gpu, jobs, &products);
         let mut state = self.tuner.state();
         let known = state.kept.get(&key);
@@ -125,7 +125,8 @@ impl Choose for Tuned<'_> {
         let mut measure = |idx| self.measure(gpu, idx, jobs);
         let trial = fastest(&order, state.left, &mut || start.elapsed(), &mut measure)?;
         state.left = state.left.saturating_sub(trial.spent);
-        if trial.is_complete {
+        // Of two that were measured, the faster one is better than a guess, and so a slow device learns, too.
+        if trial.n_measured > 1 {
             state.kept.put(key, variants[trial.best].name());
             state.has_news = true;
         }
@@ -178,6 +179,19 @@ impl Tuned<'_> {
     }
 }
 
+/// Those of the ways in `order` that are measured.
+fn candidates(variants: &[&Variant], order: &[usize]) -> Vec<usize> {
+    let mut taken: Vec<usize> = Vec::new();
+    for &idx in order {
+        let alike = taken.iter().filter(|&&other| variants[other].shader == variants[idx].shader);
+        if alike.count() < MAX_OF_A_SHADER {
+            taken.push(idx);
+        }
+    }
+    taken.truncate(MAX_CANDIDATES);
+    taken
+}
+
 /// What a dispatch is like: the same for the same amounts of the same work.
 fn key(gpu: &Gpu, jobs: &[Job], products: &[Product]) -> String {
     let mut key = format!("{:?} {:?}", gpu.element(), jobs[0].lanes);
@@ -185,8 +199,9 @@ fn key(gpu: &Gpu, jobs: &[Job], products: &[Product]) -> String {
         key += &format!(" {name}={value}");
     }
     for product in products {
-        let Product { rows, columns, cells, channels, .. } = product;
-        key += &format!(" {rows}x{columns}x{cells}x{channels}");
+        let &Product { images: _, rows, columns, cells, channels, is_pointwise, across: _ } = product;
+        let window = if is_pointwise { "" } else { "w" };
+        key += &format!(" {rows}x{columns}x{cells}{window}x{channels}");
     }
     key
 }
@@ -196,8 +211,7 @@ fn key(gpu: &Gpu, jobs: &[Job], products: &[Product]) -> String {
 struct Trial {
     best: usize,
     spent: Duration,
-    /// Whether all candidates were measured.
-    is_complete: bool,
+    n_measured: usize,
 }
 
 /// The fastest of `candidates`, the likeliest of which come first, as far as they can be measured before `left` is over.
@@ -223,12 +237,11 @@ fn fastest(
             Err(error) => failure = Some(error),
         }
     }
-    let is_complete = n_tried == candidates.len();
     match (best, failure) {
         (None, Some(error)) => Err(error),
         (best, _) => {
             let best = best.map_or(candidates[0], |(_, candidate)| candidate);
-            Ok(Trial { best, spent: now(), is_complete })
+            Ok(Trial { best, spent: now(), n_measured: n_tried })
         }
     }
 }
@@ -256,15 +269,15 @@ mod tests {
 
     #[test]
     fn the_fastest_is_found_while_there_is_time() {
-        let done = |best, spent: u32, is_complete| Trial { best, spent: spent * SECOND, is_complete };
-        assert_eq!(trial([1, 1, 1], [Some(5), Some(4), Some(6)]).expect("a trial"), done(1, 3, true));
+        let done = |best, spent: u32, n_measured| Trial { best, spent: spent * SECOND, n_measured };
+        assert_eq!(trial([1, 1, 1], [Some(5), Some(4), Some(6)]).expect("a trial"), done(1, 3, 3));
         // The second one comes when the time is over.
-        assert_eq!(trial([1, 1, 7], [Some(5), Some(4), Some(6)]).expect("a trial"), done(2, 7, false));
-        assert_eq!(trial([6, 1, 1], [Some(5), Some(4), Some(6)]).expect("a trial"), done(0, 7, false));
-        assert_eq!(trial([1, 1, 1], [Some(5), None, Some(6)]).expect("a trial"), done(0, 3, true));
+        assert_eq!(trial([1, 1, 7], [Some(5), Some(4), Some(6)]).expect("a trial"), done(2, 7, 1));
+        assert_eq!(trial([6, 1, 1], [Some(5), Some(4), Some(6)]).expect("a trial"), done(0, 7, 2));
+        assert_eq!(trial([1, 1, 1], [Some(5), None, Some(6)]).expect("a trial"), done(0, 3, 3));
         assert!(trial([1, 1, 1], [None; 3]).is_err());
         let late = fastest(&[2, 0], SECOND, &mut || SECOND, &mut |_| panic!("no time is left"));
-        assert_eq!(late.expect("a trial"), done(2, 1, false));
+        assert_eq!(late.expect("a trial"), done(2, 1, 0));
     }
 
     /// The outputs of the demo network on a small picture of noise, and what the tuner has left of its time.

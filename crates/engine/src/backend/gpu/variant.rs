@@ -1,6 +1,6 @@
 //! Ways to carry out convolutions: shaders, and the tiles that their workgroups compute.
 
-use ferroyolo_shaders::{CONV2D, Shader};
+use ferroyolo_shaders::{CONV2D, CONV2D_WIDE, Shader};
 
 use super::device::Gpu;
 use super::job::{Job, word};
@@ -12,10 +12,14 @@ use crate::error::Result;
 /// Rows are output pixels, columns output channels; the sums run over the cells of the kernel and input channels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Product {
+    pub images: usize,
+    /// Of all images.
     pub rows: usize,
     pub columns: usize,
     pub cells: usize,
     pub channels: usize,
+    /// Whether each pixel is taken once, by a kernel of one cell.
+    pub is_pointwise: bool,
     /// The word that takes the number of tiles along the columns.
     pub across: usize,
 }
@@ -26,18 +30,20 @@ pub(crate) struct Product {
 pub(crate) struct Variant {
     pub shader: Shader,
     pub overrides: Vec<(&'static str, u32)>,
+    /// Whether the shader has the override `POINTWISE`.
+    pub knows_pointwise: bool,
     /// Rows and columns of a workgroup's tile.
     pub tile: [usize; 2],
     /// Invocations of a workgroup.
     pub invocations: u32,
     /// Workgroup memory.
     pub bytes: usize,
-    /// Whether it can do a job.
-    pub suits: fn(&Job) -> bool,
     /// Input channels, over all cells of the kernel, of a round. The last round of a sum is as long as the others.
     pub depth: usize,
-    /// About how many sums it computes while the plain shader computes one.
+    /// About how many sums it computes while the plain shader, which waits for workgroup memory, computes one.
     pub rate: f64,
+    /// Whether it can do a job.
+    pub suits: fn(&Job) -> bool,
 }
 
 /// All ways that `gpu` has.
@@ -50,29 +56,81 @@ pub(crate) fn variants(gpu: &Gpu) -> Vec<Variant> {
     all
 }
 
-/// The ways that ask for nothing but room, by falling size of tiles.
+/// The ways that ask for nothing but room.
 fn plain() -> Vec<Variant> {
-    [[64, 64], [64, 32], [32, 32], [64, 16]].map(tiles).to_vec()
+    let wide = [[128, 128], [128, 64], [64, 64], [128, 32]].map(|tile| Tiles {
+        shader: CONV2D_WIDE,
+        tile,
+        depth: 4,
+        block: [8, 8],
+        split: 1,
+    });
+    // Tile, depth and split.
+    let small = [
+        ([64, 32], 4, 1),
+        ([64, 16], 4, 1),
+        ([32, 32], 8, 1),
+        ([32, 32], 8, 2),
+        ([32, 32], 16, 4),
+        ([16, 32], 8, 2),
+    ]
+    .map(|(tile, depth, split)| Tiles { shader: CONV2D, tile, depth, block: [4, 4], split });
+    wide.into_iter().chain(small).map(Variant::from).collect()
 }
 
-/// `conv2d.wgsl` with tiles of this size.
-fn tiles(tile: [usize; 2]) -> Variant {
-    let [pixels, channels] = tile;
-    Variant {
-        shader: CONV2D,
-        overrides: vec![("TILE_PIXELS", word(pixels)), ("TILE_CHANNELS", word(channels))],
-        tile,
-        invocations: word(pixels * channels / 16),
-        // Vectors of four rounds of input channels, and where each pixel's window begins.
-        bytes: 16 * (4 * (pixels + channels) + pixels),
-        suits: |_| true,
-        depth: 16,
-        rate: 1.0,
+/// A way of `tiles.wgsl`.
+struct Tiles {
+    shader: Shader,
+    tile: [usize; 2],
+    depth: usize,
+    /// Rows and columns of an invocation's results.
+    block: [usize; 2],
+    /// Invocations for the same results.
+    split: usize,
+}
+
+impl From<Tiles> for Variant {
+    fn from(tiles: Tiles) -> Self {
+        let Tiles { shader, tile, depth, block, split } = tiles;
+        let [pixels, channels] = tile;
+        let window_stride = pixels + (8 / depth).max(1);
+        let mut overrides = vec![
+            ("TILE_PIXELS", word(pixels)),
+            ("TILE_CHANNELS", word(channels)),
+            ("DEPTH", word(depth)),
+            ("WINDOW_STRIDE", word(window_stride)),
+        ];
+        if split > 1 {
+            overrides.push(("SPLIT", word(split)));
+        }
+        let [rows, columns] = block.map(|side| side as f64);
+        Self {
+            shader,
+            overrides,
+            knows_pointwise: true,
+            tile,
+            invocations: word(pixels * channels / (block[0] * block[1]) * split),
+            // Vectors of both sides, and where each pixel's window begins.
+            bytes: 16 * (depth * (window_stride + channels) + pixels),
+            depth: 4 * depth,
+            // Each row and each column of the block is read once for all of its sums.
+            rate: (rows * columns / (rows + columns)) / 2.0,
+            suits: |_| true,
+        }
     }
 }
 
-/// Workgroups that keep a device busy. Of fewer, each one more makes the dispatch shorter.
-const BUSY: f64 = 128.0;
+/// A device as estimates imagine it: processors, invocations and bytes of workgroup memory that each of them holds at
+/// once, sums that the plain shader does there in a cycle, and cycles until memory answers. Only the order of estimates
+/// means something.
+const PROCESSORS: f64 = 32.0;
+const INVOCATIONS: f64 = 1024.0;
+const BYTES: f64 = 49152.0;
+const SUMS: f64 = 64.0;
+const LATENCY: f64 = 700.0;
+
+/// Cycles in which a processor brings a vector from the arena to workgroup memory.
+const FETCH: f64 = 0.25;
 
 impl Variant {
     /// What it is called where choices are kept.
@@ -99,18 +157,36 @@ impl Variant {
         jobs.iter().all(self.suits)
     }
 
-    /// About how long `products` take in one dispatch; only the order of these numbers means something.
+    /// About how long `products` take in one dispatch.
     fn cost(&self, products: &[Product]) -> f64 {
         let [rows, columns] = self.tile.map(|side| side as f64);
-        // A tile is read once along each side while all of it is computed, and a read costs as much as some sums.
-        let of_a_tile = rows * columns / self.rate + 4.0 * (rows + columns);
-        let inner = |product: &Product| {
-            (product.cells * product.channels.next_multiple_of(4)).next_multiple_of(self.depth) as f64
-        };
-        let work: f64 =
-            products.iter().map(|product| self.tiles(product).0 as f64 * inner(product) * of_a_tile).sum();
-        let n_tiles: usize = products.iter().map(|product| self.tiles(product).0).sum();
-        work / BUSY.min(n_tiles as f64)
+        // For each input channel; reads are of four.
+        let of_a_channel = rows * columns / (SUMS * self.rate) + (rows + columns) / 4.0 * FETCH;
+        let at_once = (INVOCATIONS / f64::from(self.invocations)).min(BYTES / self.bytes as f64).floor();
+        let (mut n_tiles, mut busy, mut longest) = (0.0, 0.0, 0.0f64);
+        for product in products {
+            let tiles = self.tiles(product).0 as f64;
+            let inner = product.cells * product.channels.next_multiple_of(4);
+            let rounds = inner.div_ceil(self.depth) as f64;
+            let of_a_tile = rounds * self.depth as f64 * of_a_channel;
+            n_tiles += tiles;
+            busy += tiles * of_a_tile;
+            longest = longest.max(rounds * LATENCY + of_a_tile);
+        }
+        // A processor either computes all the time, or waits for memory in each round of its tiles.
+        let waves = (n_tiles / (PROCESSORS * at_once.clamp(1.0, 16.0))).ceil();
+        let share = busy * (n_tiles / PROCESSORS).ceil() / n_tiles.max(1.0);
+        share.max(waves * longest)
+    }
+
+    /// The values of override constants for `jobs`.
+    pub(super) fn overrides(&self, jobs: &[Job]) -> Vec<(&'static str, u32)> {
+        let is_pointwise = |job: &Job| job.product.is_some_and(|product| product.is_pointwise);
+        let mut overrides = self.overrides.clone();
+        if self.knows_pointwise && jobs.iter().all(is_pointwise) {
+            overrides.push(("POINTWISE", 1));
+        }
+        overrides
     }
 
     /// Writes what it makes of a job.
@@ -129,13 +205,14 @@ pub(crate) trait Choose: std::fmt::Debug {
     fn choose(&mut self, gpu: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize>;
 }
 
-/// Takes what is likely the fastest.
+/// Takes what is likely the fastest for one image, so that results do not depend on how many there are in a batch.
 #[derive(Debug)]
 pub(crate) struct Guess;
 
 impl Choose for Guess {
     fn choose(&mut self, _: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
-        let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).collect();
+        let of_one_image = |product: Product| Product { rows: product.rows / product.images, ..product };
+        let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).map(of_one_image).collect();
         Ok(by_cost(variants, &products)[0])
     }
 }
@@ -162,10 +239,13 @@ pub(super) fn by_cost(variants: &[&Variant], products: &[Product]) -> Vec<usize>
 mod tests {
     use super::*;
 
-    fn guessed(rows: usize, columns: usize) -> [usize; 2] {
-        let product = Product { rows, columns, cells: 9, channels: 64, across: 1 };
+    /// Shader and tile that are likely the fastest for a 3x3 convolution.
+    fn guessed(rows: usize, [channels, columns]: [usize; 2]) -> (Shader, [usize; 2]) {
+        let product =
+            Product { images: 1, rows, columns, cells: 9, channels, is_pointwise: false, across: 1 };
         let all = plain();
-        all[by_cost(&all.iter().collect::<Vec<_>>(), &[product])[0]].tile
+        let best = &all[by_cost(&all.iter().collect::<Vec<_>>(), &[product])[0]];
+        (best.shader, best.tile)
     }
 
     #[test]
@@ -177,11 +257,30 @@ mod tests {
     }
 
     #[test]
+    fn every_device_has_a_way() {
+        let all = plain();
+        let within = |limits: &wgpu::Limits| all.iter().filter(|way| way.is_within(limits)).count();
+        assert!(within(&wgpu::Limits::default()) >= all.len() / 2);
+        assert!(within(&wgpu::Limits::downlevel_defaults()) >= all.len() / 2);
+    }
+
+    #[test]
     fn tiles_follow_the_map() {
-        assert_eq!(guessed(320 * 320, 16), [64, 16]);
-        assert_eq!(guessed(160 * 160, 32), [64, 32]);
-        assert_eq!(guessed(160 * 160, 128), [64, 64]);
-        // Few cells: smaller tiles keep more of a device busy.
-        assert_eq!(guessed(20 * 20, 256), [32, 32]);
+        // Many cells and channels: as many results for each vector that is read as there can be.
+        let (shader, _) = guessed(160 * 160, [64, 128]);
+        assert_eq!(shader, CONV2D_WIDE);
+        // Few channels: no tile that is half empty.
+        assert!(guessed(320 * 320, [3, 16]).1[1] <= 32);
+        assert_eq!(guessed(160 * 160, [32, 32]).1[1], 32);
+        // Few cells: small tiles keep more of a device busy.
+        let (_, [pixels, channels]) = guessed(20 * 20, [256, 64]);
+        assert!(pixels * channels <= 32 * 32);
+    }
+
+    #[test]
+    fn sums_of_several_invocations_have_room() {
+        for way in plain().iter().filter(|way| way.overrides.iter().any(|(name, _)| *name == "SPLIT")) {
+            assert!(way.depth >= way.tile[1], "{}", way.name());
+        }
     }
 }

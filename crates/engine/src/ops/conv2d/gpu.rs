@@ -92,10 +92,13 @@ pub(crate) fn conv_job(input: &View, output: &View, [ic, oc]: [usize; 2]) -> Con
 /// Says what of the weights is read, and leaves the tiles open.
 pub(crate) fn finish(job: ConvJob, views: &[View]) -> Job {
     let product = Product {
+        images: (job.pixels / job.image_pixels) as usize,
         rows: job.pixels as usize,
         columns: job.out_channels as usize,
         cells: (job.kernel_h * job.kernel_w) as usize,
         channels: job.in_channels as usize,
+        is_pointwise: [job.kernel_h, job.kernel_w, job.stride_h, job.stride_w] == [1; 4]
+            && [job.pad_h, job.pad_w] == [0; 2],
         across: CONV_ACROSS,
     };
     let end = job.bias + job.out_channels.div_ceil(4);

@@ -32,6 +32,9 @@ pub(crate) const CONV_ACROSS: usize = 1;
 pub(crate) const CONV_WEIGHTS: &[usize] = &[21, 22];
 pub(crate) const DEPTHWISE_WEIGHTS: &[usize] = &[19, 20];
 
+/// Pixels of a row that an invocation of `conv2d_depthwise.wgsl` computes, the shader's own number.
+const STRIP: usize = 4;
+
 /// The trained values as shaders read them: rows are kernel cells by input channels in fours, columns output channels.
 pub(crate) fn pack(op: &Conv2d, values: &ConvWeights, packer: &mut Packer<'_>) {
     let cells = op.kernel[0] * op.kernel[1];
@@ -150,7 +153,7 @@ fn depthwise_job(op: &Conv2d, weights: &GpuWeights, io: &StepIo<'_>) -> Job {
         shader: CONV2D_DEPTHWISE,
         overrides,
         lanes,
-        workgroups: (pixels(&output) * n_groups).div_ceil(THREADS),
+        workgroups: (output.n * output.h * output.w.div_ceil(STRIP) * n_groups).div_ceil(THREADS),
         workgroup_bytes: 0,
         weights: Some((packed.weights..packed.bias + word(n_groups), DEPTHWISE_WEIGHTS)),
         words: job.words(),

@@ -77,6 +77,8 @@ pub(crate) struct Frame {
     groups: [Vec<wgpu::BindGroup>; 3],
     /// Which stages the last run had.
     ran: [bool; 3],
+    /// What the last run sent to `found`.
+    parameters: Vec<u32>,
     running: Option<Running>,
     traffic: Traffic,
 }
@@ -130,6 +132,7 @@ impl Frame {
             errand: None,
             groups: Default::default(),
             ran: [false; 3],
+            parameters: Vec::new(),
             running: None,
             traffic: Traffic::default(),
         };
@@ -141,6 +144,11 @@ impl Frame {
     pub(super) fn last_run(&self) -> impl Iterator<Item = (&Dispatch, &wgpu::BindGroup)> {
         let stages = self.program.stages().into_iter().zip(&self.groups).zip(self.ran);
         stages.filter(|(_, ran)| *ran).flat_map(|((stage, groups), _)| stage.iter().zip(groups))
+    }
+
+    /// What the last run sent for the shaders that look for objects, and the buffer that begins with it. They count there.
+    pub(super) fn parameters(&self) -> (&[u32], &wgpu::Buffer) {
+        (&self.parameters, &self.found)
     }
 
     /// Of each dispatch of the last run the name of its shader, and the steps of the plan that it carries out.
@@ -222,6 +230,8 @@ impl Frame {
         let is_pictures = matches!(input, Input::Pictures(_));
         self.grow(gpu, if is_pictures { sent } else { 0 }, parameters_at + parameters_bytes)?;
         self.fill(gpu, input, parameters_at, parameters)?;
+        self.parameters.clear();
+        self.parameters.extend_from_slice(parameters);
 
         self.ran = [is_pictures, true, matches!(wanted, Wanted::Found(_))];
         let program = &self.program;

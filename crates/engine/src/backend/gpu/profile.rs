@@ -25,6 +25,15 @@ pub(crate) fn times(gpu: &Gpu, frame: &Frame, n_runs: usize) -> Result<Times> {
     let stopwatch = Stopwatch::new(gpu, 1 + work.len())?.ok_or_else(|| {
         Error::unsupported("gpu", format!("{} has no time stamps for a profile", gpu.adapter().name))
     })?;
+    // What has counted has to begin anew.
+    let (parameters, found) = frame.parameters();
+    let bytes: &[u8] = bytemuck::cast_slice(parameters);
+    let fresh = gpu.buffer_with("parameters", bytes, wgpu::BufferUsages::COPY_SRC)?;
+    let renew = |encoder: &mut wgpu::CommandEncoder| {
+        if !bytes.is_empty() {
+            encoder.copy_buffer_to_buffer(&fresh, 0, found, 0, bytes.len() as u64);
+        }
+    };
     let mut all = vec![Vec::with_capacity(n_runs.max(1)); 1 + work.len()];
     for _ in 0..n_runs.max(1) {
         let submission = gpu.guarded(|| {
@@ -33,10 +42,12 @@ pub(crate) fn times(gpu: &Gpu, frame: &Frame, n_runs: usize) -> Result<Times> {
                 label: None,
                 timestamp_writes: Some(stopwatch.writes(pass)),
             };
+            renew(&mut encoder);
             {
                 let mut pass = encoder.begin_compute_pass(&timed(0));
                 work.iter().for_each(|(dispatch, group)| dispatch.encode(&mut pass, group));
             }
+            renew(&mut encoder);
             for (idx, (dispatch, group)) in (1..).zip(&work) {
                 dispatch.encode(&mut encoder.begin_compute_pass(&timed(idx)), group);
             }
@@ -60,7 +71,41 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use ferroyolo_shaders::Element;
+
     use super::*;
+    use crate::backend::gpu::tests::{SMALL, demo};
+    use crate::backend::gpu::{Input, Wanted, for_tests};
+    use crate::network::OnDevice;
+    use crate::tasks::detect::Filter;
+
+    /// Shaders count what they find in a buffer that has room for one run.
+    #[test]
+    fn repeated_runs_find_what_one_finds() {
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let network = demo(gpu);
+        let planned = network.plan(SMALL).expect("a plan");
+        let arena = network.cpu().arena(planned.plan.arena_len).expect("memory");
+        let layout = planned.found.expect("objects are found on the device");
+        let parameters = layout.parameters(&Filter { conf: 0.0, classes: None, multi_label: false });
+        let (input, wanted) = (Input::Values(arena.as_slice()), Wanted::Found(&parameters));
+        let mut frame = network.start(&planned, input, wanted, &mut OnDevice::default()).expect("a run");
+        let gpu = network.gpu().expect("the device");
+        frame.finish(gpu).expect("a run");
+        let mut found = Vec::new();
+        frame.read_found(gpu, &mut found).expect("what was found");
+        assert_ne!(found[..parameters.len()], parameters, "nothing was counted");
+        if !gpu.adapter().has_timestamps {
+            let error = times(gpu, &frame, 1).expect_err("no clock");
+            assert_eq!(error.kind(), crate::ErrorKind::Unsupported, "{error}");
+            return;
+        }
+        let times = times(gpu, &frame, 3).expect("times");
+        assert_eq!(times.dispatches.len(), frame.last_run().count());
+        let mut again = Vec::new();
+        frame.fetch_found(gpu, 0..parameters.len(), &mut again).expect("what was found");
+        assert_eq!(again, found[..parameters.len()]);
+    }
 
     #[test]
     fn the_middle_of_the_runs_counts() {

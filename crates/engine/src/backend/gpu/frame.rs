@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 
 use ferroyolo_shaders::Third;
@@ -87,8 +87,8 @@ pub(crate) struct Frame {
 #[derive(Debug)]
 struct Running {
     submission: wgpu::SubmissionIndex,
-    /// Of `readback` and `upload`.
-    mapped: [mpsc::Receiver<Mapped>; 2],
+    /// Of `readback` and `upload`. Receivers are not `Sync`, and sessions are.
+    mapped: Mutex<[mpsc::Receiver<Mapped>; 2]>,
 }
 
 pub(super) type Mapped = std::result::Result<(), wgpu::BufferAsyncError>;
@@ -272,7 +272,7 @@ impl Frame {
         let mapped = gpu.guarded(|| {
             [(&self.readback, wgpu::MapMode::Read), (&self.upload, wgpu::MapMode::Write)].map(map)
         })?;
-        self.running = Some(Running { submission, mapped });
+        self.running = Some(Running { submission, mapped: Mutex::new(mapped) });
         self.traffic = Traffic { uploaded: parameters_at + parameters_bytes, read_back };
         Ok(())
     }
@@ -308,7 +308,10 @@ impl Frame {
     /// Waits until the run is through.
     pub(crate) fn finish(&mut self, gpu: &Gpu) -> Result<()> {
         match self.running.take() {
-            Some(Running { submission, mapped }) => wait(gpu, submission, &mapped),
+            Some(Running { submission, mapped }) => {
+                let mapped = mapped.into_inner().unwrap_or_else(PoisonError::into_inner);
+                wait(gpu, submission, &mapped)
+            }
             None => Err(Error::device("gpu", "there is no run to wait for")),
         }
     }

@@ -139,6 +139,10 @@ impl Found {
         let first = layout.n_parameters();
         let row_words = layout.row_words();
         let mut rows: Vec<usize> = (0..layout.n_rows(&words)).map(|idx| first + idx * row_words).collect();
+        // A driver that computes wrong may give wrong results, but nothing that does not exist.
+        let n_cells = layout.n_images * layout.n_anchors;
+        let exists = |word: usize, n: usize| (words[word] as usize) < n;
+        rows.retain(|&row| exists(row + CELL, n_cells) && exists(row + CLASS, layout.n_classes));
         rows.sort_unstable_by_key(|&row| (words[row + CELL], words[row + CLASS]));
         Self { layout, words, rows }
     }

@@ -12,7 +12,7 @@ const TOLERANCE: f32 = 2e-4;
 /// Of a mask's pixels, as many may differ as one in so many: those where the mask ends.
 const PIXELS_PER_DIFFERENCE: usize = 200;
 
-/// Bytes that are read back of a picture of 640 x 640 with a few objects. Prototypes alone would be ten times as many.
+/// Bytes that are read back of a picture with a few objects, whatever its size: here of 320 x 320.
 const MOST: u64 = 64 << 10;
 const MOST_WITH_MASKS: u64 = 256 << 10;
 
@@ -144,11 +144,41 @@ fn little_is_read_back() {
         let Some(on_gpu) = gpu(test, precision) else { return };
         for (name, most) in [("demo", MOST), ("pose", MOST), ("obb", MOST), ("segment", MOST_WITH_MASKS)] {
             let mut session = load(name, &built_in(name), &on_gpu).session();
-            let options = PredictOptions { imgsz: Some([640; 2]), rect: false, ..PredictOptions::default() };
+            let options = PredictOptions { imgsz: Some([320; 2]), rect: false, ..PredictOptions::default() };
             session.predict(&[&sample()], &options).expect("a run");
             let n_bytes = session.traffic().expect("a run on a GPU").read_back;
             eprintln!("{name} {precision:?}: {n_bytes} bytes");
             assert!((1..=most).contains(&n_bytes), "{name} {precision:?}: {n_bytes} bytes");
         }
     }
+}
+
+/// Masks of one batch are made while the next ones compute.
+#[test]
+fn masks_are_those_of_their_own_batch() {
+    let Some(on_gpu) = gpu("masks_are_those_of_their_own_batch", Precision::F32) else { return };
+    let mut session = load("segment", &built_in("segment"), &on_gpu).session();
+    let sample = sample();
+    let [height, width] = sample.shape();
+    let turned: Vec<u8> = sample.pixels().as_chunks::<3>().0.iter().rev().flatten().copied().collect();
+    let grey = vec![114; height * width * 3];
+    let others = [turned, grey].map(|pixels| Image::from_rgb8(width, height, pixels).expect("a picture"));
+    let [turned, grey] = &others;
+    let images = [&sample, turned, grey];
+    let options = PredictOptions::default();
+    let alone = images.map(|image| session.predict(&[image], &options).expect("a run").remove(0));
+    assert!(!alone[0].boxes.is_empty() && alone[0].boxes.xyxy() != alone[1].boxes.xyxy());
+    for image in images.iter().cycle().take(7) {
+        session.enqueue(&[image], &options).expect("room");
+    }
+    for want in alone.iter().cycle().take(7) {
+        let got = session.dequeue().expect("a batch").expect("a run").remove(0);
+        assert_eq!(got.boxes.xyxy(), want.boxes.xyxy());
+        let [got, want] = [&got, want].map(|results| {
+            let masks = results.masks.as_ref().expect("masks");
+            masks.iter().map(|mask| (mask.origin(), mask.pixels().to_vec())).collect::<Vec<_>>()
+        });
+        assert_eq!(got, want);
+    }
+    assert!(session.dequeue().is_none());
 }

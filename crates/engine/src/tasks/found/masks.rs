@@ -226,7 +226,9 @@ mod tests {
         };
 
         let (mut n_masks, mut n_pixels) = (0, 0);
-        for image_hw in [[40, 48], [30, 45], [80, 96], [100, 31], [23, 90], [1, 5], [400, 300], [6, 7]] {
+        let sizes =
+            [[40, 48], [30, 45], [80, 96], [100, 31], [23, 90], [1, 5], [400, 300], [3, 2000], [900, 1]];
+        for image_hw in sizes {
             let letterbox =
                 Letterbox::new(image_hw, PROTO_HW.map(|side| 4 * side), Placement::Center).expect("a size");
             for (image, size) in
@@ -284,7 +286,7 @@ mod tests {
             }
         }
         assert!(n_masks > 80 && n_pixels > 10_000, "{n_masks} masks of {n_pixels} pixels");
-        let n_calls = 16 * N_IMAGES;
+        let n_calls = 18 * N_IMAGES;
         assert!(if max_words < 100 { n_errands.get() > n_calls } else { n_errands.get() <= n_calls });
     }
 

@@ -20,7 +20,7 @@ const FIELDS: [&str; 13] = [
     "weights_bytes",
 ];
 
-const QUICK: [&str; 7] = ["bench", "--imgsz", "64,96", "--runs", "4", "--warmup", "1"];
+const QUICK: [&str; 9] = ["bench", "--device", "cpu", "--imgsz", "64,96", "--runs", "4", "--warmup", "1"];
 
 fn keys(object: &Value) -> Vec<&str> {
     object.as_object().expect("an object").keys().map(String::as_str).collect()
@@ -58,8 +58,7 @@ fn json_has_the_fields_of_the_contract() {
 
 #[test]
 fn steps_are_timed_on_the_cpu() {
-    let run =
-        Place::new().run(&[&QUICK[..], &["--device", "cpu", "--profile", "--json", "-"]].concat()).expect(0);
+    let run = Place::new().run(&[&QUICK[..], &["--profile", "--json", "-"]].concat()).expect(0);
     let object = &run.json_lines()[0];
     let rows = object["profile"].as_array().expect("rows");
     assert!(rows.len() > 20, "{object}");

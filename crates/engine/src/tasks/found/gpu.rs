@@ -40,10 +40,12 @@ pub(crate) fn finder(
         Branches { one2many: false, one2one: true } => head.one2one.as_ref()?,
         _ => return None,
     };
-    let (layout, jobs) = jobs(head, branch, branches.one2one, plan)?;
+    // A plan that shaders can't number becomes no program.
+    u32::try_from(plan.arena_len).ok()?;
+    let (layout, jobs) = jobs(head, branch, branches.one2one, plan, max_words)?;
     let prototypes = head.proto().and_then(|proto| plan.views[proto.0]);
     let errand = prototypes.filter(|view| view.c <= masks::MAX_CHANNELS).map(|view| masks::job(&view));
-    (layout.n_words() <= max_words).then(|| (layout, Finder { layout: layout.buffer(), jobs, errand }))
+    Some((layout, Finder { layout: layout.buffer(), jobs, errand }))
 }
 
 /// The work that finds the objects of `branch`, each with its round.
@@ -52,11 +54,15 @@ fn jobs(
     branch: &Branch,
     is_one2one: bool,
     plan: &Plan,
+    max_words: usize,
 ) -> Option<(Layout, Vec<(usize, Job)>)> {
     let view = |value: ValueId| plan.views[value.0];
     let classes: Vec<View> = branch.levels.iter().map(|level| view(level.classes)).collect::<Option<_>>()?;
     let n_anchors = classes.iter().map(View::pixels).sum();
     let layout = Layout::new(head, is_one2one, classes.first()?.n, n_anchors)?;
+    if layout.n_words() > max_words {
+        return None;
+    }
     let mut jobs = Vec::new();
     let mut first_anchor = 0;
     for level in &branch.levels {

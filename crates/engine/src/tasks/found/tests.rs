@@ -154,8 +154,8 @@ impl Case {
     }
 }
 
-/// What a device finds, and how many words were read with the run and after it.
-fn find(gpu: &Gpu, case: &Case, head: DetectHead, plan: &Plan, values: &[f32]) -> (Found, [usize; 2]) {
+/// A frame that looks for objects, and the layout of what it finds.
+fn frame(gpu: &Gpu, case: &Case, head: DetectHead, plan: &Plan) -> (Layout, Frame) {
     let (layout, finder) =
         gpu::finder(&NetworkHead::Detect(head), case.branches(), plan, gpu.max_words()).expect("a finder");
     let stages = Stages { found: finder.jobs, ..Stages::default() };
@@ -164,11 +164,17 @@ fn find(gpu: &Gpu, case: &Case, head: DetectHead, plan: &Plan, values: &[f32]) -
         stages,
         plan.arena_len,
         Upload::alike(0..plan.arena_len),
-        Vec::new(),
+        std::iter::once(0..plan.arena_len).collect(),
         finder.layout,
     );
     let weights = gpu.weights_buffer(&[]).expect("memory");
-    let mut frame = Frame::new(gpu, Arc::new(program.expect("a program")), &weights, None).expect("a frame");
+    let frame = Frame::new(gpu, Arc::new(program.expect("a program")), &weights, None).expect("a frame");
+    (layout, frame)
+}
+
+/// What a device finds, and how many words were read with the run and after it.
+fn find(gpu: &Gpu, case: &Case, head: DetectHead, plan: &Plan, values: &[f32]) -> (Found, [usize; 2]) {
+    let (layout, mut frame) = frame(gpu, case, head, plan);
     let run = |frame: &mut Frame| {
         let parameters = layout.parameters(&case.filter());
         frame.start(gpu, Input::Values(values), Wanted::Found(&parameters)).expect("a run");
@@ -307,6 +313,27 @@ fn what_a_device_can_not_choose_is_left_to_the_cpu() {
     let head = NetworkHead::Detect(head);
     assert!(gpu::finder(&head, case.branches(), &plan, 1 << 25).is_some());
     assert!(gpu::finder(&head, both, &plan, 1 << 25).is_none());
+}
+
+#[test]
+fn what_shaders_can_not_number_is_left_to_the_cpu() {
+    for max_det in [None, Some(256)] {
+        let extra = Extra::Keypoints { n: 4096, values: 3, centered: false };
+        let case = Case { levels: vec![[16, 16]], n_classes: 1, extra, max_det, ..CASE };
+        let finder = |change: fn(&mut Plan)| {
+            let (head, mut plan, _) = case.build();
+            change(&mut plan);
+            gpu::finder(&NetworkHead::Detect(head), case.branches(), &plan, 1 << 30).is_some()
+        };
+        assert!(finder(|_| ()));
+        // Rows of more words than there are numbers.
+        assert!(!finder(|plan| plan.views.iter_mut().flatten().for_each(|view| view.n = 4096)));
+        // Maps at places that have no number.
+        assert!(!finder(|plan| {
+            plan.arena_len += 1 << 32;
+            plan.views.iter_mut().flatten().for_each(|view| view.offset += 1 << 32);
+        }));
+    }
 }
 
 #[test]

@@ -18,6 +18,13 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// The stage of a program that computes the network.
 pub(super) const NETWORK: usize = 1;
 
+/// Bytes of the outputs that the host keeps room for where objects are found on the device. Further ones, and masks, come
+/// in pieces.
+const MAX_SPARE: u64 = 4 << 20;
+
+/// What the host reads through.
+const READBACK: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
+
 /// Bytes between the parts of what is sent.
 const ALIGNMENT: u64 = 16;
 
@@ -114,12 +121,17 @@ impl Frame {
         };
         let bytes = |n: usize| n as u64 * gpu.element_bytes();
         let inside = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-        let n_outputs = bytes(program.outputs.iter().map(ExactSizeIterator::len).sum());
-        let read = n_outputs.max(4 * program.found.n_read as u64);
+        let read = values_bytes(gpu, &program);
+        let read = if program.found.n_read > 0 {
+            // All outputs of a large batch would take much memory of the host, and are hardly ever wanted.
+            read.min(MAX_SPARE).max(4 * program.found.n_read as u64)
+        } else {
+            read
+        };
         let arena = fit(arena, "activations", bytes(program.arena_len), inside)?;
         let picture = fit(picture, "pictures", 0, Usage::STORAGE | Usage::COPY_DST)?;
         let found = fit(found, "found", 4 * program.found.len as u64, inside)?;
-        let readback = fit(readback, "outputs", read, Usage::MAP_READ | Usage::COPY_DST)?;
+        let readback = fit(readback, "outputs", read, READBACK)?;
         let upload = upload.map_or_else(|| upload_buffer(gpu, 0), Ok)?;
         let mut frame = Self {
             program,
@@ -225,6 +237,10 @@ impl Frame {
             Wanted::Values => &[],
             Wanted::Found(parameters) => parameters,
         };
+        let values = values_bytes(gpu, &self.program);
+        if matches!(wanted, Wanted::Values) && self.readback.size() < values {
+            self.readback = gpu.buffer("outputs", values, READBACK)?;
+        }
         let parameters_at = sent.checked_next_multiple_of(ALIGNMENT).ok_or_else(|| too_large(gpu))?;
         let parameters_bytes = 4 * parameters.len() as u64;
         let is_pictures = matches!(input, Input::Pictures(_));
@@ -438,6 +454,11 @@ impl Frame {
 
 fn too_large(gpu: &Gpu) -> Error {
     Error::limit("gpu", format!("pictures that are too large for {}", gpu.adapter().name))
+}
+
+/// Bytes of all outputs.
+fn values_bytes(gpu: &Gpu, program: &Program) -> u64 {
+    program.outputs.iter().map(|range| range.len() as u64 * gpu.element_bytes()).sum()
 }
 
 /// A mapped buffer for what is sent.

@@ -337,6 +337,29 @@ fn what_shaders_can_not_number_is_left_to_the_cpu() {
 }
 
 #[test]
+fn a_frame_gives_maps_and_objects_by_turns() {
+    let Some(gpu) = for_tests(Element::F32) else { return };
+    // Maps of more bytes than the host keeps room for.
+    let case = Case { levels: vec![[64, 64]], n_images: 2, conf: 0.9, ..CASE };
+    let (head, plan, values) = case.build();
+    assert!(4 * values.len() > 4 << 20);
+    let (layout, mut frame) = frame(&gpu, &case, head, &plan);
+    let parameters = layout.parameters(&case.filter());
+    for _ in 0..2 {
+        frame.start(&gpu, Input::Values(&values), Wanted::Found(&parameters)).expect("a run");
+        frame.finish(&gpu).expect("an end");
+        let mut words = Vec::new();
+        frame.read_found(&gpu, &mut words).expect("words");
+        assert!(words[layout.counter()] > 0);
+        let mut got = vec![0.0; values.len()];
+        frame.start(&gpu, Input::Values(&values), Wanted::Values).expect("a run");
+        frame.finish(&gpu).expect("an end");
+        frame.read_values(&gpu, &mut got).expect("maps");
+        assert!(got == values);
+    }
+}
+
+#[test]
 fn little_is_read_of_a_usual_picture() {
     let case = Case { levels: vec![[80, 80], [40, 40], [20, 20]], ..CASE };
     for max_det in [None, Some(300)] {

@@ -23,7 +23,7 @@ const TAP_WORDS: usize = 4;
 /// Pixels of a word.
 const BITS: usize = 32;
 
-/// Words of masks that are computed together, unless a single one has more.
+/// Words of masks that are computed together with what is told of them, unless a single one has more.
 const MAX_WORDS: usize = 1 << 20;
 
 /// The work that computes masks from these prototypes. How many workgroups it takes depends on the objects.
@@ -67,7 +67,7 @@ pub(in crate::tasks) fn masks(
     masks_by(MAX_WORDS, image, objects, run)
 }
 
-/// As [`masks`], with errands of so many words of masks, or of one object.
+/// As [`masks`], with errands of so many words, or of one object.
 fn masks_by(
     max_words: usize,
     image: usize,
@@ -86,7 +86,7 @@ fn masks_by(
     while !rest.is_empty() {
         let mut n_words = 0;
         let fits = |object: &&Object<'_>| {
-            n_words += object.n_words();
+            n_words += object.n_words() + object.n_told();
             n_words <= max_words
         };
         let n = rest.iter().take_while(fits).count().max(1);
@@ -117,6 +117,12 @@ impl Object<'_> {
 
     fn n_words(&self) -> usize {
         self.area.ys.len() * self.row_words()
+    }
+
+    /// Words that the device is told of it.
+    fn n_told(&self) -> usize {
+        let taps = self.area.ys.len() + self.area.xs.len();
+        HEADER_WORDS + self.coefficients.len().next_multiple_of(4) + taps * TAP_WORDS
     }
 
     /// The mask of these words, if any pixel is on.
@@ -297,6 +303,32 @@ mod tests {
         check(Element::F32, 6, 8, 50);
         check(Element::F16, 32, 36, MAX_WORDS);
         check(Element::F16, 5, 7, 50);
+    }
+
+    #[test]
+    fn errands_are_no_larger_than_they_may_be() {
+        const MAX: usize = 50_000;
+        let image_hw = [40, 4000];
+        let letterbox = Letterbox::new(image_hw, [64, 640], Placement::Center).expect("a size");
+        let mut scratch = MaskScratch::default();
+        // Wide ones, of which more is told than there are pixels.
+        let objects: Vec<_> = (0..9)
+            .map(|_| {
+                let xyxy = [0.0, 7.0, 4000.0, 9.0];
+                let area = scratch.area([16, 160], xyxy, &letterbox, MaskSize::Picture).expect("a size");
+                (area, vec![0.5; 32])
+            })
+            .collect();
+        let sizes = RefCell::new(Vec::new());
+        let run = |errand: &Errand| {
+            sizes.borrow_mut().push(errand.words.len() + errand.n_results);
+            Ok(vec![1; errand.n_results])
+        };
+        let masks = masks_by(MAX, 0, &objects, &run).expect("masks");
+        assert!(masks.iter().all(Option::is_some));
+        let sizes = sizes.into_inner();
+        assert_eq!(sizes.len(), 3);
+        assert!(sizes.iter().all(|&size| size <= 1 + MAX), "{sizes:?}");
     }
 
     #[test]

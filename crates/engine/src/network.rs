@@ -158,10 +158,11 @@ impl Network {
         let values = std::mem::take(&mut graph.weights);
         let mut weights = GpuWeights::default();
         for node in &mut graph.nodes {
-            let place = weights.places.len();
+            let (place, first) = (weights.places.len(), weights.values.len());
             if let Some(index) = gpu::pack(&mut node.op, &values, &mut weights) {
                 *index = place;
             }
+            gpu.check_values(&weights.values[first..]).map_err(|error| error.with_at(&node.at))?;
         }
         let buffer = gpu.weights_buffer(&std::mem::take(&mut weights.values))?;
         let place = Place::Gpu(Box::new(OnGpu { gpu, weights, buffer, tuner: None }));

@@ -100,6 +100,24 @@ fn a_limit_that_is_too_small_is_told() {
 }
 
 #[test]
+fn weights_that_half_precision_can_not_hold_are_told() {
+    let load = |element, value| {
+        let (mut graph, head) = demo_parts();
+        graph.weights[1].weight[3] = value;
+        let gpu = for_tests(element)?;
+        Some(Network::on_gpu(graph, head, Cpu::new(Some(1), None).expect("a thread"), gpu))
+    };
+    for value in [65520.0, -1e6] {
+        let Some(loaded) = load(Element::F16, value) else { return };
+        let error = loaded.expect_err("too large");
+        assert_eq!(error.kind(), ErrorKind::Weights, "{error}");
+        assert!(error.at().starts_with("model."), "{error}");
+        assert!(load(Element::F32, value).is_none_or(|loaded| loaded.is_ok()));
+    }
+    assert!(load(Element::F16, 65519.0).is_none_or(|loaded| loaded.is_ok()));
+}
+
+#[test]
 fn workgroup_memory_that_is_too_small_is_told() {
     let Some(index) = for_tests(Element::F32).map(|gpu| gpu.adapter().index) else { return };
     let gpu = Gpu::open_within(Some(index), Element::F32, Some(wgpu::Limits::default())).expect("a device");

@@ -7,7 +7,7 @@ use ferroyolo_kernels::View;
 
 use super::{Batch, Prepared, Session, no_arena, results, wanted};
 use crate::backend::gpu::{Errand, Frame, Gpu, Input, Picture, Wanted, elements, pictures_fit};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::Image;
 use crate::modules::NetworkHead;
 use crate::results::Results;
@@ -36,7 +36,8 @@ impl Session {
             return;
         }
         if let Some(idx) = self.state.queue.iter().position(is_running) {
-            let waits = Batch::Done(Ok(Vec::new()));
+            // What is told should making its results panic.
+            let waits = Batch::Done(Err(Error::device("gpu", "the batch was given up")));
             let oldest = std::mem::replace(&mut self.state.queue[idx], waits);
             self.state.queue[idx] = Batch::Done(self.end(oldest));
         }

@@ -11,11 +11,12 @@ fn workgroup_index(id: vec3<u32>, count: vec3<u32>) -> u32 {
 // The job that a workgroup belongs to.
 fn find_job(workgroup: u32) -> u32 {
     var job = 0u;
-    for (var next = 1u; next < arrayLength(&jobs); next++) {
-        if jobs[next].first_workgroup > workgroup {
-            break;
+    // A large batch has a job for each picture.
+    for (var n = arrayLength(&jobs); n > 1u; n -= n / 2u) {
+        let next = job + n / 2u;
+        if jobs[next].first_workgroup <= workgroup {
+            job = next;
         }
-        job = next;
     }
     return job;
 }

@@ -229,6 +229,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn each_picture_of_a_large_batch_has_its_place() {
+        let Some(gpu) = device() else { return };
+        let image_hws: Vec<_> = (1..38).map(|side| [side, 38 - side]).collect();
+        let [got, want] = both(gpu, &image_hws, [9, 8], 4);
+        assert!(got == want);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
 

@@ -5,7 +5,7 @@ use ferroyolo_shaders::{LETTERBOX, Lanes};
 
 use super::device::Gpu;
 use super::job::{Job, THREADS, job_struct, lanes_for, word};
-use crate::image::{Image, InputSpec, Letterbox};
+use crate::image::{Color, Image, InputSpec, Letterbox};
 
 job_struct! {
     /// `Job` of `letterbox.wgsl`.
@@ -67,8 +67,11 @@ pub(super) fn bytes(pictures: &[Picture<'_>]) -> Option<usize> {
     Some(bytes)
 }
 
-/// Whether a shader can reach all pictures of a batch.
+/// Whether the shader can scale all pictures of a batch: it reaches them, and their channels keep their order.
 pub(crate) fn fit(gpu: &Gpu, pictures: &[Picture<'_>]) -> bool {
+    if pictures.iter().any(|picture| picture.input.color != Color::Rgb) {
+        return false;
+    }
     let limit = gpu.max_binding_bytes().min(gpu.device.limits().max_buffer_size);
     bytes(pictures).is_some_and(|bytes| bytes as u64 <= limit)
 }
@@ -226,6 +229,18 @@ mod tests {
                 let [got, want] = both(gpu, &[hw], [32, 64], pixel_stride);
                 assert!(got == want, "{hw:?} with stride {pixel_stride}");
             }
+        }
+    }
+
+    #[test]
+    fn what_the_shader_does_not_do_is_left_to_the_host() {
+        let Some(gpu) = device() else { return };
+        let image = noise([4, 5], 1);
+        let letterbox = Letterbox::new([4, 5], [32, 32], Placement::Center).expect("sizes");
+        for color in [Color::Rgb, Color::Bgr] {
+            let input = &InputSpec { color, ..InputSpec::default() };
+            let picture = Picture { image: &image, letterbox: &letterbox, input };
+            assert_eq!(fit(gpu, &[picture]), color == Color::Rgb, "{color:?}");
         }
     }
 

@@ -663,6 +663,48 @@ mod tests {
         }
     }
 
+    /// What is on its way when a session or the device goes harms nobody, and is told to those who wait.
+    #[cfg(feature = "gpu")]
+    #[test]
+    fn batches_on_their_way_may_be_left() {
+        use crate::error::ErrorKind;
+        use crate::{Device, Model, ModelOptions};
+        let Some(gpu) = crate::backend::gpu::for_tests(ferroyolo_shaders::Element::F32) else { return };
+        let device = Device::Gpu(Some(gpu.adapter().index));
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/assets/segment.safetensors");
+        let model = Model::open(path, &ModelOptions { device, ..ModelOptions::default() }).expect("a model");
+        let sample = concat!(env!("CARGO_MANIFEST_DIR"), "/../cli/assets/sample.png");
+        let image = Image::open(sample).expect("the sample picture");
+        let options = |side| PredictOptions { imgsz: Some([side, side]), ..PredictOptions::default() };
+        let boxes = |results: &[Results]| results[0].boxes.xyxy().to_vec();
+        let want = [160, 96].map(|side| {
+            let results = model.session().predict(&[&image], &options(side)).expect("a run");
+            boxes(&results)
+        });
+        for n in 1..5 {
+            let mut session = model.session();
+            (0..n).for_each(|_| session.enqueue(&[&image], &options(160)).expect("a start"));
+        }
+        let mut session = model.session();
+        for side in [160, 96, 160, 96, 96] {
+            session.enqueue(&[&image], &options(side)).expect("a start");
+        }
+        for idx in [0, 1, 0] {
+            let results = session.dequeue().expect("a batch").expect("results");
+            assert_eq!(boxes(&results), want[idx]);
+        }
+        session.enqueue(&[&image], &options(160)).expect("a start");
+        model.inner().network.gpu().expect("the device").destroy();
+        for _ in 0..3 {
+            let error = session.dequeue().expect("a batch").expect_err("the device is gone");
+            assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+        }
+        assert!(session.dequeue().is_none());
+        let error = session.enqueue(&[&image], &options(160)).expect_err("the device is gone");
+        assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+        assert!(session.dequeue().is_none());
+    }
+
     #[test]
     fn values_that_are_not_finite_are_found() {
         for len in [0, 1, 1023, 1024, 3000] {

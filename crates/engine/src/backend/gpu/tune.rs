@@ -125,7 +125,10 @@ impl Choose for Tuned<'_> {
         let mut measure = |idx| self.measure(gpu, idx, jobs);
         let trial = match fastest(&order, state.left, &mut || start.elapsed(), &mut measure) {
             // Measurements take an arena of their own, for which there may be no memory. A run may still have it.
-            Err(error) if error.kind() == ErrorKind::Limit => return Ok(order[0]),
+            Err(error) if error.kind() == ErrorKind::Limit => {
+                state.left = state.left.saturating_sub(start.elapsed());
+                return Ok(order[0]);
+            }
             trial => trial?,
         };
         state.left = state.left.saturating_sub(trial.spent);

@@ -82,14 +82,16 @@ fn detections(
     for (var first = 0u; first < job.n_classes; first += 4u) {
         let rest = job.n_classes - first;
         let four = bitcast<vec4<u32>>(load4(logits + first, rest));
-        for (var i = 0u; i < min(rest, 4u); i++) {
-            let key = key_of(four[i]);
-            // Every key is above zero. Of equal ones the first stays.
-            if key > best {
-                best = key;
-                class_idx = first + i;
-                logit = four[i];
-            }
+        let all = vec4<u32>(key_of(four.x), key_of(four.y), key_of(four.z), key_of(four.w));
+        // Every key is above zero, so what is behind the last class never wins. Of equal ones the first stays.
+        let keys = select(vec4<u32>(0u), all, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(rest));
+        let largest = max(max(keys.x, keys.y), max(keys.z, keys.w));
+        if largest > best {
+            best = largest;
+            let of_two = select(vec2<u32>(1u, 3u), vec2<u32>(0u, 2u), keys.xz >= keys.yw);
+            let place = select(of_two.y, of_two.x, max(keys.x, keys.y) == largest);
+            class_idx = first + place;
+            logit = four[place];
         }
     }
     let is_wanted = (word_at(WANTED + class_idx / 32u) >> (class_idx % 32u) & 1u) == 1u;

@@ -84,10 +84,9 @@ fn shift_of(digit: u32) -> u32 {
 // Whether the digits before `digit` are those of `start`.
 fn begins_with(rank: vec4<u32>, start: vec4<u32>, digit: u32) -> bool {
     let last = digit / 4u;
-    for (var word = 0u; word < last; word++) {
-        if rank[word] != start[word] {
-            return false;
-        }
+    let counts = vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(last);
+    if any((rank != start) & counts) {
+        return false;
     }
     // Shifted in two steps, since all 32 bits at once are not shifted at all.
     let shift = shift_of(digit);

@@ -295,6 +295,22 @@ fn more_than_is_read_at_first_is_fetched() {
 }
 
 #[test]
+fn the_largest_heads_are_read() {
+    let Some(gpu) = for_tests(Element::F32) else { return };
+    for max_det in [None, Some(5)] {
+        let case = Case { levels: vec![[2, 3]], max_det, ..CASE };
+        let n_objects = check(&gpu, &Case { n_classes: 65_536, conf: 0.9, ..case.clone() });
+        assert!(n_objects >= 5, "{n_objects} of many classes");
+        // A row has more words than are read with the run.
+        let extra = Extra::Keypoints { n: 4096, values: 3, centered: false };
+        let n_objects = check(&gpu, &Case { n_classes: 2, conf: 0.0, extra, ..case.clone() });
+        assert!(n_objects >= 5, "{n_objects} of many points");
+        let n_objects = check(&gpu, &Case { n_classes: 3, n_images: 70, ..case });
+        assert!(n_objects >= 70, "{n_objects} in many pictures");
+    }
+}
+
+#[test]
 fn what_a_device_can_not_choose_is_left_to_the_cpu() {
     let finder = |max_det, n_classes, max_words| {
         let case = Case { levels: vec![[40, 40]], n_classes, max_det, ..CASE };

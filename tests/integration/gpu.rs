@@ -210,7 +210,7 @@ fn auto_is_a_real_device_or_the_cpu() {
         Ok(model) => assert!(model.adapter().expect("a GPU").is_usable_gpu()),
         Err(error) => {
             assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-            assert!(error.to_string().contains("F16 is for GPUs"), "{error}");
+            assert!(error.to_string().contains("f16 is for GPUs"), "{error}");
         }
     }
 }

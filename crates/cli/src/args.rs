@@ -55,7 +55,7 @@ pub struct ModelArgs {
     /// auto (a graphics processor if there is one, else the CPU), cpu, gpu or gpu:N, as `devices` lists them
     #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = parse_device)]
     pub device: Device,
-    /// f32, f16, bf16 or int8
+    /// f32, or f16 on graphics processors that have 16-bit floats
     #[arg(long, value_name = "PRECISION", default_value = "f32", value_parser = parse_precision)]
     pub precision: Precision,
     /// auto, off or always: whether a GPU's ways to carry out convolutions are measured, once for each model (at most

@@ -41,8 +41,8 @@ pub struct ModelOptions {
     /// Whether a GPU's ways to carry out convolutions are measured.
     pub tuning: Tuning,
     /// A folder for what is measured and what drivers have compiled, so that the next process need not do it again;
-    /// nothing is kept if absent. It is
-    /// made if it is not there, any number of processes may use it, and models run as well if it can't be written to.
+    /// nothing is kept if absent. It is made if it is not there, any number of processes may use it, and models run as
+    /// well if it can't be written to.
     pub cache: Option<PathBuf>,
 }
 
@@ -385,7 +385,7 @@ fn open(options: &ModelOptions) -> Result<Option<Gpu>> {
         (Device::Gpu(index), Precision::F16) => Gpu::open(index, Element::F16).map(Some),
         (Device::Gpu(index), _) => Gpu::open(index, Element::F32).map(Some),
         (Device::Auto, Precision::F16) => Gpu::open(None, Element::F16).map(Some).map_err(|why| {
-            let message = "F16 is for GPUs, on the CPU only F32 is supported";
+            let message = "f16 is for GPUs, the CPU computes in f32";
             Error::unsupported("precision", message).with_source(why)
         }),
         _ => Ok(None),
@@ -412,11 +412,11 @@ fn check_options(options: &ModelOptions) -> Result<()> {
     match options.precision {
         Precision::F32 => Ok(()),
         Precision::F16 if may_be_gpu => Ok(()),
-        Precision::F16 => {
-            Err(Error::unsupported("precision", "F16 is for GPUs, on the CPU only F32 is supported"))
-        }
+        Precision::F16 => Err(Error::unsupported("precision", "f16 is for GPUs, the CPU computes in f32")),
         Precision::Bf16 | Precision::Int8 => {
-            Err(Error::unsupported("precision", format!("{:?} is not supported", options.precision)))
+            let name = format!("{:?}", options.precision).to_lowercase();
+            let message = format!("{name} is not supported, expected f32, or f16 on a GPU");
+            Err(Error::unsupported("precision", message))
         }
     }
 }

@@ -34,6 +34,38 @@ fn the_annotated_picture_is_that_of_the_cpu() {
 }
 
 #[test]
+fn what_there_is_not_is_told() {
+    let place = Place::new();
+    place.run(&["predict", "--device", "gpu:250"]).expect(1).says(&["there is no adapter 250: "]);
+    place.run(&["predict", "--device", "cpu", "--precision", "f16"]).expect(1).says(&["f16 is for GPUs"]);
+    place.run(&["predict", "--precision", "int8"]).expect(1).says(&["int8 is not supported, expected f32"]);
+}
+
+/// Worker processes measure and compile for themselves, with nothing but a file where the cache should be.
+#[test]
+fn a_cache_that_can_not_be_written_to_does_no_harm() {
+    let Some(gpu) = adapter("a_cache_that_can_not_be_written_to_does_no_harm") else { return };
+    let place = Place::new();
+    place.write("cache", b"no folder");
+    place.picture("a.png", 160, 120);
+    place.write("broken.png", b"no picture");
+    place.picture("c.png", 90, 140);
+    let predict = |more: &[&str]| {
+        let sources = ["predict", "-s", "a.png", "broken.png", "c.png", "--imgsz", "64", "--conf", "0.05"];
+        let run = place.run(&[&sources[..], &["--json", "-"], more].concat()).expect(1);
+        let found = |object: &Value| {
+            let rows = object["results"].as_array().into_iter().flatten();
+            (object["path"].to_string(), rows.map(|row| row["class"].to_string()).collect::<Vec<_>>())
+        };
+        run.says(&["broken.png: not a picture"]).json_lines().iter().map(found).collect::<Vec<_>>()
+    };
+    let workers = ["--policy", "process", "--workers", "2", "--tune", "always"];
+    let on_gpu = predict(&[&workers[..], &["--device", &gpu]].concat());
+    assert_eq!(on_gpu.len(), 3, "{on_gpu:?}");
+    assert_eq!(on_gpu, predict(&["--device", "cpu"]));
+}
+
+#[test]
 fn bench_checks_the_device() {
     let Some(gpu) = adapter("bench_checks_the_device") else { return };
     let quick = ["bench", "--imgsz", "64,96", "--runs", "1", "--warmup", "0", "--check", "--json", "-"];

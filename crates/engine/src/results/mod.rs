@@ -84,6 +84,9 @@ impl fmt::Display for Task {
 }
 
 /// How long a picture took, in milliseconds. In a batch, its share.
+///
+/// A GPU scales pictures and finds objects in the same run: there, all of it is `inference_ms`, with the time for which
+/// it waited for other runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Speed {
     /// Scaling and padding.

@@ -166,8 +166,12 @@ fn position(all: &[Adapter], index: Option<usize>) -> Result<usize> {
     };
     match all.get(index).map(|adapter| (adapter, adapter.lacks.as_slice())) {
         None => {
-            let message = format!("there is no adapter {index}, there are {}", all.len());
-            Err(Error::device("gpu", message))
+            let there = match all.len() {
+                0 => nothing_real(all),
+                1 => "the only one is gpu:0".to_owned(),
+                n => format!("there are gpu:0 to gpu:{}", n - 1),
+            };
+            Err(Error::device("gpu", format!("there is no adapter {index}: {there}")))
         }
         Some((adapter, [lack, ..])) => {
             Err(Error::device("gpu", format!("{} can't be used: {lack}", adapter.name)))
@@ -343,7 +347,11 @@ mod tests {
         let error = position(&all, Some(2)).expect_err("it lacks something");
         assert_eq!(error.to_string(), "gpu: adapter 2 can't be used: it has no compute shaders");
         let error = position(&all, Some(3)).expect_err("it is not there");
-        assert_eq!(error.to_string(), "gpu: there is no adapter 3, there are 3");
+        assert_eq!(error.to_string(), "gpu: there is no adapter 3: there are gpu:0 to gpu:2");
+        let error = position(&made_up(&[SOFTWARE]), Some(7)).expect_err("it is not there");
+        assert_eq!(error.to_string(), "gpu: there is no adapter 7: the only one is gpu:0");
+        let error = position(&[], Some(0)).expect_err("there is nothing");
+        assert!(error.message().starts_with("there is no adapter 0: no graphics processor"), "{error}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use std::thread;
 use ferroyolo::{Image, Results};
 use ferroyolo_concurrency::engine::Policy;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::pipeline::{Decode, Label, Picture};
 
 pub use processes::ProcessCrew;
@@ -121,6 +121,11 @@ pub struct Predicted {
     pub image: Option<Image>,
     /// What was found, or why nothing could be.
     pub results: Result<Results>,
+}
+
+/// What is told of a batch that is done picture by picture.
+fn batch_failed(n: usize, error: &Error) -> String {
+    format!("a batch of {n} failed and is done one by one: {}", error.chain())
 }
 
 /// Workers that take batches of pictures.

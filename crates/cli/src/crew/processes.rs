@@ -9,10 +9,11 @@ use ferroyolo_concurrency::process::{ProcessPool, WorkerCommand};
 use image::codecs::bmp::BmpEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 
-use super::{Crew, Predicted, Staffing};
+use super::{Crew, Predicted, Staffing, batch_failed};
 use crate::args::{ModelArgs, model_args};
 use crate::error::{Error, Result};
 use crate::input::pipeline::{Decode, Item, Picture, decode, keep};
+use crate::output::console;
 
 /// How long one attempt may take for each picture of its batch. Far more than any network needs, far less than for ever.
 const DEADLINE: Duration = Duration::from_secs(300);
@@ -89,7 +90,8 @@ impl ProcessCrew {
                 results.into_iter().map(told).collect()
             }
             Err(error) if pictures.len() == 1 => vec![Err(error)],
-            Err(_) => {
+            Err(error) => {
+                console::warning(&batch_failed(pictures.len(), &error));
                 let alone = |picture| {
                     let picture = std::slice::from_ref(picture);
                     self.wait(picture, self.send(picture))

@@ -10,9 +10,10 @@ use ferroyolo::{Image, Model, PredictOptions, Results};
 use ferroyolo_concurrency::engine::Predictor;
 use ferroyolo_concurrency::{AppError, JobError, TaskQueue, Ticket};
 
-use super::{Crew, Policy, Predicted};
+use super::{Crew, Policy, Predicted, batch_failed};
 use crate::error::{Error, Result};
 use crate::input::pipeline::{Decode, Label, Picture, decode, describe};
+use crate::output::console;
 
 /// Threads with a queue before them.
 pub struct ThreadCrew {
@@ -66,7 +67,8 @@ fn predict_batch(
     batch: Vec<Picture<Image>>,
 ) -> Vec<Predicted> {
     let images: Vec<&Image> = batch.iter().filter_map(|picture| picture.image.as_ref().ok()).collect();
-    let mut all_results = predict_each(predictor, options, &images).into_iter();
+    let predict = |images: &[&Image], options: &PredictOptions| predictor.predict(images, options);
+    let mut all_results = predict_each(&predict, options, &images).into_iter();
     let mut finish = |Picture { label, image }| match image {
         Err(error) => Predicted { label, image: None, results: Err(error) },
         Ok(image) => {
@@ -81,12 +83,15 @@ fn predict_batch(
     batch.into_iter().map(&mut finish).collect()
 }
 
-/// One outcome for each image: if the batch as a whole fails, each image is tried alone.
-fn predict_each(predictor: &Predictor, options: &PredictOptions, images: &[&Image]) -> Vec<Result<Results>> {
-    if images.is_empty() {
-        return Vec::new();
-    }
-    let error = match catch_unwind(AssertUnwindSafe(|| predictor.predict(images, options))) {
+/// One outcome for each image: if the batch as a whole fails, that is told, and each image is tried alone, padded as it
+/// was in the batch.
+fn predict_each<P, E>(predict: &P, options: &PredictOptions, images: &[&Image]) -> Vec<Result<Results>>
+where
+    P: Fn(&[&Image], &PredictOptions) -> std::result::Result<Vec<Results>, E>,
+    E: StdError + Send + Sync + 'static,
+{
+    let Some(first) = images.first() else { return Vec::new() };
+    let error = match catch_unwind(AssertUnwindSafe(|| predict(images, options))) {
         Ok(Ok(results)) => return results.into_iter().map(Ok).collect(),
         Ok(Err(error)) => Error::from(Box::<dyn StdError + Send + Sync>::from(error)),
         // The predictor does not use the session again.
@@ -94,10 +99,45 @@ fn predict_each(predictor: &Predictor, options: &PredictOptions, images: &[&Imag
     };
     match images {
         [_] => vec![Err(error)],
-        _ => images.iter().flat_map(|&image| predict_each(predictor, options, &[image])).collect(),
+        _ => {
+            console::warning(&batch_failed(images.len(), &error));
+            let rect = options.rect && images.iter().all(|image| image.shape() == first.shape());
+            let options = PredictOptions { rect, ..options.clone() };
+            images.iter().flat_map(|&image| predict_each(predict, &options, &[image])).collect()
+        }
     }
 }
 
 fn without_result(path: &Path) -> Error {
     Error::failed(format!("{}: the network gave no result", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// The sizes and paddings with which pictures of these sizes are tried where two at once are too many.
+    fn tried(sizes: &[[usize; 2]]) -> Vec<(usize, bool)> {
+        let image = |&[w, h]: &[usize; 2]| Image::from_rgb8(w, h, vec![0; 3 * w * h]).expect("a picture");
+        let images: Vec<Image> = sizes.iter().map(image).collect();
+        let calls = RefCell::new(Vec::new());
+        let refuse = |images: &[&Image], options: &PredictOptions| {
+            calls.borrow_mut().push((images.len(), options.rect));
+            Err(std::io::Error::from(std::io::ErrorKind::OutOfMemory))
+        };
+        let images: Vec<&Image> = images.iter().collect();
+        let outcomes = predict_each(&refuse, &PredictOptions::default(), &images);
+        assert!(outcomes.len() == sizes.len() && outcomes.iter().all(Result::is_err));
+        calls.into_inner()
+    }
+
+    #[test]
+    fn what_is_tried_alone_is_padded_as_in_the_batch() {
+        assert_eq!(tried(&[]), []);
+        assert_eq!(tried(&[[4, 2]]), [(1, true)]);
+        assert_eq!(tried(&[[4, 2], [4, 2]]), [(2, true), (1, true), (1, true)]);
+        assert_eq!(tried(&[[4, 2], [2, 4]]), [(2, true), (1, false), (1, false)]);
+    }
 }

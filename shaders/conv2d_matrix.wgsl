@@ -3,7 +3,7 @@
 // one block; where there are more subgroups than blocks, several share a block and sum different parts of the inner
 // dimension, and their sums are added at the end. So the number of invocations of a subgroup need not be known.
 
-// As in conv2d.wgsl, which says what the members are.
+// As in shared/tiles.wgsl, which says what the members are.
 struct Job {
     first_workgroup: u32,
     tiles_across: u32,

@@ -12,8 +12,9 @@ use super::picture::{self, Picture};
 use super::program::{Dispatch, Program, grid};
 use crate::error::{Error, Result};
 
-/// A device that has not answered for so long is given up.
+/// A device that has not answered for so long is given up. A program that stands in for one may have to share the CPU.
 const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE_WITH_PROGRAMS: Duration = Duration::from_secs(600);
 
 /// The stage of a program that computes the network.
 pub(super) const NETWORK: usize = 1;
@@ -483,7 +484,8 @@ pub(super) fn wait(
     mapped: &[mpsc::Receiver<Mapped>],
 ) -> Result<()> {
     let name = &gpu.adapter().name;
-    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(PATIENCE) };
+    let patience = if gpu.adapter().is_software { PATIENCE_WITH_PROGRAMS } else { PATIENCE };
+    let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(patience) };
     // wgpu panics if the device is lost while it waits. By then it has said so, which is checked first.
     let polled = catch_unwind(AssertUnwindSafe(|| gpu.device.poll(wait)));
     gpu.check()?;
@@ -491,7 +493,7 @@ pub(super) fn wait(
     polled.map_err(|cause| Error::device("gpu", format!("{name} does not answer")).with_source(cause))?;
     for answer in mapped {
         let mapped = answer
-            .recv_timeout(PATIENCE)
+            .recv_timeout(patience)
             .map_err(|_| Error::device("gpu", format!("{name} gave no outputs")))?;
         mapped.map_err(|cause| {
             Error::device("gpu", format!("the buffers of {name} can't be reached")).with_source(cause)

@@ -19,15 +19,21 @@ struct Job {
     output_stride: u32,
 }
 
-// Queries and keys that a workgroup looks at together, and the largest dimensions that its memory is for.
-override QUERIES: u32 = 8u;
+// Queries that a workgroup looks at together: two vectors of four.
+const QUERIES: u32 = 8u;
+
+// Keys that it looks at together, and the largest dimensions that its memory is for; that of keys in whole fours.
 override THREADS: u32 = 64u;
 override KEY_DIM: u32 = 32u;
 override HEAD_DIM: u32 = 64u;
 
-var<workgroup> queries: array<f32, QUERIES * KEY_DIM>;
-var<workgroup> scores: array<f32, QUERIES * THREADS>;
-var<workgroup> sums: array<f32, QUERIES * HEAD_DIM>;
+// Of each channel the values of all queries.
+var<workgroup> queries: array<vec4<f32>, KEY_DIM * 2u>;
+var<workgroup> sums: array<vec4<f32>, HEAD_DIM * 2u>;
+// Of each key the scores of all queries, then their shares.
+var<workgroup> scores: array<f32, THREADS * QUERIES>;
+// What single invocations have found of a query.
+var<workgroup> partials: array<f32, THREADS>;
 // Of each query: the largest score so far, the sum of the shares, and the factor for what was summed before.
 var<workgroup> largest: array<f32, QUERIES>;
 var<workgroup> totals: array<f32, QUERIES>;
@@ -57,75 +63,114 @@ fn attention(
     let key_channel = (job.heads + head) * job.key_dim;
     let value_channel = 2u * job.heads * job.key_dim + head * job.head_dim;
 
-    for (var i = thread; i < QUERIES * job.key_dim; i += THREADS) {
-        let query = min(i / job.key_dim, n_queries - 1u);
-        let token = first_token + block * QUERIES + query;
-        queries[i] = load1(job.input + token * job.input_stride + query_channel + i % job.key_dim);
+    // Queries beyond the last one are the last one once more, and channels beyond the last one are zero.
+    for (var i = thread; i < KEY_DIM * 2u; i += THREADS) {
+        let channel = i / 2u;
+        var four = vec4<f32>(0.0);
+        if channel < job.key_dim {
+            for (var c = 0u; c < 4u; c++) {
+                let query = min(i % 2u * 4u + c, n_queries - 1u);
+                let token = first_token + block * QUERIES + query;
+                four[c] = load1(job.input + token * job.input_stride + query_channel + channel);
+            }
+        }
+        queries[i] = four;
     }
-    for (var i = thread; i < QUERIES * job.head_dim; i += THREADS) {
-        sums[i] = 0.0;
+    for (var i = thread; i < job.head_dim * 2u; i += THREADS) {
+        sums[i] = vec4<f32>(0.0);
     }
     if thread < QUERIES {
         largest[thread] = -3.0e38;
         totals[thread] = 0.0;
     }
+    // In the softmax, several invocations share a query and take its keys in turns.
+    let query = thread % QUERIES;
+    let part = thread / QUERIES;
+    let n_parts = THREADS / QUERIES;
     for (var done = 0u; done < job.area; done += THREADS) {
         workgroupBarrier();
-        let key = done + thread;
-        if key < job.area {
-            let token = job.input + (first_token + key) * job.input_stride + key_channel;
-            for (var query = 0u; query < QUERIES; query++) {
-                var dot = 0.0;
-                for (var i = 0u; i < job.key_dim; i++) {
-                    dot = fma(queries[query * job.key_dim + i], load1(token + i), dot);
-                }
-                scores[query * THREADS + thread] = dot * bitcast<f32>(job.scale);
-            }
-        }
-        workgroupBarrier();
         let n_keys = min(THREADS, job.area - done);
-        if thread < QUERIES {
-            var top = largest[thread];
-            for (var i = 0u; i < n_keys; i++) {
-                top = max(top, scores[thread * THREADS + i]);
+        if thread < n_keys {
+            let token = job.input + (first_token + done + thread) * job.input_stride + key_channel;
+            var first = vec4<f32>(0.0);
+            var second = vec4<f32>(0.0);
+            for (var i = 0u; i < job.key_dim; i += 4u) {
+                let key = load4(token + i, job.key_dim - i);
+                first = fma(vec4<f32>(key.x), queries[i * 2u], first);
+                second = fma(vec4<f32>(key.x), queries[i * 2u + 1u], second);
+                first = fma(vec4<f32>(key.y), queries[i * 2u + 2u], first);
+                second = fma(vec4<f32>(key.y), queries[i * 2u + 3u], second);
+                first = fma(vec4<f32>(key.z), queries[i * 2u + 4u], first);
+                second = fma(vec4<f32>(key.z), queries[i * 2u + 5u], second);
+                first = fma(vec4<f32>(key.w), queries[i * 2u + 6u], first);
+                second = fma(vec4<f32>(key.w), queries[i * 2u + 7u], second);
             }
-            let factor = exp(largest[thread] - top);
-            var total = totals[thread] * factor;
-            for (var i = 0u; i < n_keys; i++) {
-                let share = exp(scores[thread * THREADS + i] - top);
-                scores[thread * THREADS + i] = share;
-                total += share;
+            first *= bitcast<f32>(job.scale);
+            second *= bitcast<f32>(job.scale);
+            for (var c = 0u; c < 4u; c++) {
+                scores[thread * QUERIES + c] = first[c];
+                scores[thread * QUERIES + 4u + c] = second[c];
             }
-            largest[thread] = top;
-            totals[thread] = total;
-            factors[thread] = factor;
         }
         workgroupBarrier();
+        var top = -3.0e38;
+        for (var key = part; key < n_keys; key += n_parts) {
+            top = max(top, scores[key * QUERIES + query]);
+        }
+        partials[thread] = top;
+        workgroupBarrier();
+        let before = largest[query];
+        top = before;
+        for (var other = 0u; other < n_parts; other++) {
+            top = max(top, partials[other * QUERIES + query]);
+        }
+        var total = 0.0;
+        for (var key = part; key < n_keys; key += n_parts) {
+            let share = exp(scores[key * QUERIES + query] - top);
+            scores[key * QUERIES + query] = share;
+            total += share;
+        }
+        workgroupBarrier();
+        partials[thread] = total;
+        if part == 0u {
+            largest[query] = top;
+            factors[query] = exp(before - top);
+        }
+        workgroupBarrier();
+        if part == 0u {
+            var all = totals[query] * factors[query];
+            for (var other = 0u; other < n_parts; other++) {
+                all += partials[other * QUERIES + query];
+            }
+            totals[query] = all;
+        }
         for (var i = thread; i < job.head_dim; i += THREADS) {
-            for (var query = 0u; query < QUERIES; query++) {
-                sums[query * job.head_dim + i] *= factors[query];
-            }
+            var first = sums[i * 2u] * vec4<f32>(factors[0], factors[1], factors[2], factors[3]);
+            var second = sums[i * 2u + 1u] * vec4<f32>(factors[4], factors[5], factors[6], factors[7]);
+            let values = job.input + (first_token + done) * job.input_stride + value_channel + i;
             for (var key = 0u; key < n_keys; key++) {
-                let token = first_token + done + key;
-                let value = load1(job.input + token * job.input_stride + value_channel + i);
-                for (var query = 0u; query < QUERIES; query++) {
-                    let at = query * job.head_dim + i;
-                    sums[at] = fma(scores[query * THREADS + key], value, sums[at]);
-                }
+                let value = vec4<f32>(load1(values + key * job.input_stride));
+                let at = key * QUERIES;
+                let shares = vec4<f32>(scores[at], scores[at + 1u], scores[at + 2u], scores[at + 3u]);
+                first = fma(shares, value, first);
+                let others = vec4<f32>(scores[at + 4u], scores[at + 5u], scores[at + 6u], scores[at + 7u]);
+                second = fma(others, value, second);
             }
+            sums[i * 2u] = first;
+            sums[i * 2u + 1u] = second;
         }
     }
     workgroupBarrier();
     let groups = (job.head_dim + 3u) / 4u;
     for (var i = thread; i < n_queries * groups; i += THREADS) {
-        let query = i / groups;
+        let row = i / groups;
         let channel = i % groups * 4u;
         let rest = job.head_dim - channel;
         var value = vec4<f32>(0.0);
         for (var c = 0u; c < min(rest, 4u); c++) {
-            value[c] = sums[query * job.head_dim + channel + c] / totals[query];
+            value[c] = sums[(channel + c) * 2u + row / 4u][row % 4u] / totals[row];
         }
-        let token = first_token + block * QUERIES + query;
+        let token = first_token + block * QUERIES + row;
         let at = job.output + token * job.output_stride + head * job.head_dim + channel;
         store4(at, rest, value);
     }

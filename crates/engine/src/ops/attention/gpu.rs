@@ -35,16 +35,17 @@ pub(crate) fn job(op: &Attention, io: &StepIo<'_>) -> Job {
         output_stride: word(output.pixel_stride),
     };
     // Heads follow each other, so in fours each has to be a multiple of four.
-    let is_whole = op.head_dim.is_multiple_of(4);
+    let is_whole = op.head_dim.is_multiple_of(4) && op.key_dim.is_multiple_of(4);
+    let key_dim = op.key_dim.next_multiple_of(4);
     let (lanes, mut overrides) =
         if is_whole { lanes_for(&[input, output]) } else { (Lanes::One, Vec::new()) };
-    overrides.extend([("KEY_DIM", word(op.key_dim)), ("HEAD_DIM", word(op.head_dim))]);
+    overrides.extend([("KEY_DIM", word(key_dim)), ("HEAD_DIM", word(op.head_dim))]);
     Job {
         shader: ATTENTION,
         overrides,
         lanes,
         workgroups: input.n * op.areas * op.heads * area.div_ceil(QUERIES),
-        workgroup_bytes: size_of::<f32>() * (QUERIES * (op.key_dim + op.head_dim + THREADS) + 3 * QUERIES),
+        workgroup_bytes: size_of::<f32>() * (QUERIES * (key_dim + op.head_dim + THREADS + 3) + THREADS),
         words: job.words(),
         weights: None,
         product: None,

@@ -12,7 +12,8 @@ use ferroyolo_tests::{agreement, convert, demo_bytes, gpu, load, read, root, sha
 /// scores, of other values. Random weights make the sizes of boxes large, YOLOX takes the exponential of them.
 const F16_TOLERANCES: [f32; 3] = [10.0, 0.03, 0.25];
 
-fn goldens() -> Vec<(String, Vec<u8>)> {
+/// All small networks with recorded outputs, by name.
+pub(crate) fn goldens() -> Vec<(String, Vec<u8>)> {
     let folder = root().join("tests/goldens");
     let entries =
         std::fs::read_dir(&folder).expect("the goldens").map(|entry| entry.expect("an entry").path());

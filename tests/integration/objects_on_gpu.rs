@@ -1,5 +1,6 @@
 //! Objects that are found on a graphics processor, or the program that stands in for one, against those of the CPU.
 
+use crate::gpu::goldens;
 use ferroyolo::results::Masks;
 use ferroyolo::{Head, Image, ModelOptions, Precision, PredictOptions, Results, Session};
 use ferroyolo_tests::{gpu, load, read, root};
@@ -16,24 +17,9 @@ const PIXELS_PER_DIFFERENCE: usize = 200;
 const MOST: u64 = 64 << 10;
 const MOST_WITH_MASKS: u64 = 256 << 10;
 
-fn models() -> Vec<(&'static str, Vec<u8>)> {
-    let goldens = [
-        "detect8",
-        "detect10",
-        "detect26",
-        "detectx",
-        "segment9",
-        "segment26",
-        "pose8",
-        "pose26",
-        "obb12",
-        "obb26",
-        "classify",
-        "semantic26",
-    ];
-    let golden = |name| (name, read(&root().join(format!("tests/goldens/{name}.model.safetensors"))));
-    let mut all: Vec<_> = goldens.map(golden).into();
-    all.extend(["demo", "segment", "pose", "obb", "depth"].map(|name| (name, built_in(name))));
+fn models() -> Vec<(String, Vec<u8>)> {
+    let mut all = goldens();
+    all.extend(["segment", "pose", "obb", "depth"].map(|name| (name.to_owned(), built_in(name))));
     all
 }
 
@@ -113,8 +99,8 @@ fn every_task_finds_on_the_gpu_what_it_finds_on_the_cpu() {
     let part = Image::from_rgb8(width, height, upper).expect("a picture");
     let mut n_objects = 0;
     for (name, bytes) in models() {
-        let [mut gpu, mut cpu] = sessions(name, &bytes, &on_gpu);
-        let heads: Vec<Head> = load(name, &bytes, &on_gpu).heads().to_vec();
+        let [mut gpu, mut cpu] = sessions(&name, &bytes, &on_gpu);
+        let heads: Vec<Head> = load(&name, &bytes, &on_gpu).heads().to_vec();
         for head in heads {
             let options = PredictOptions { head, max_det: 30, ..PredictOptions::default() };
             let all = [

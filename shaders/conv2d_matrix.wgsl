@@ -3,38 +3,6 @@
 // one block; where there are more subgroups than blocks, several share a block and sum different parts of the inner
 // dimension, and their sums are added at the end. So the number of invocations of a subgroup need not be known.
 
-// As in shared/tiles.wgsl, which says what the members are.
-struct Job {
-    first_workgroup: u32,
-    tiles_across: u32,
-    pixels: u32,
-    image_pixels: u32,
-    row_pixels: u32,
-    in_h: u32,
-    in_w: u32,
-    in_channels: u32,
-    out_channels: u32,
-    kernel_h: u32,
-    kernel_w: u32,
-    stride_h: u32,
-    stride_w: u32,
-    pad_h: u32,
-    pad_w: u32,
-    input: u32,
-    input_stride: u32,
-    output: u32,
-    output_stride: u32,
-    residual: u32,
-    residual_stride: u32,
-    weights: u32,
-    bias: u32,
-    activation: u32,
-    step_h: u32,
-    step_w: u32,
-    shift_h: u32,
-    shift_w: u32,
-}
-
 // Invocations, and the largest number of subgroups that they can make.
 override THREADS: u32 = 128u;
 override SUBGROUPS: u32 = 4u;

@@ -143,39 +143,30 @@ impl Shader {
     }
 }
 
+/// The parts of `shared/` that are named last come before the shader's own text, in this order.
 macro_rules! shader {
-    ($constant:ident, $name:literal, $third:ident) => {
+    ($constant:ident, $name:literal, $third:ident $(, $shared:literal)*) => {
         #[doc = concat!("`", $name, ".wgsl`")]
-        pub const $constant: Shader = shader!($name, $third, None);
+        pub const $constant: Shader = shader!($name, $third, None $(, $shared)*);
     };
-    ($name:literal, $third:ident, $matrix:expr) => {
+    ($name:literal, $third:ident, $matrix:expr $(, $shared:literal)*) => {
         Shader {
             name: $name,
-            source: include_str!(concat!($name, ".wgsl")),
-            third: Third::$third,
-            matrix: $matrix,
-        }
-    };
-    ($constant:ident, $name:literal, $third:ident, $shared:literal) => {
-        #[doc = concat!("`", $name, ".wgsl`")]
-        pub const $constant: Shader = Shader {
-            name: $name,
             source: concat!(
-                include_str!(concat!("shared/", $shared, ".wgsl")),
-                "\n",
+                $(include_str!(concat!("shared/", $shared, ".wgsl")), "\n",)*
                 include_str!(concat!($name, ".wgsl"))
             ),
             third: Third::$third,
-            matrix: None,
-        };
+            matrix: $matrix,
+        }
     };
 }
 
 shader!(ADD, "add", None);
 shader!(ATTENTION, "attention", None);
-shader!(CONV2D, "conv2d", Weights, "tiles");
+shader!(CONV2D, "conv2d", Weights, "conv_job", "tiles");
 shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
-shader!(CONV2D_WIDE, "conv2d_wide", Weights, "tiles");
+shader!(CONV2D_WIDE, "conv2d_wide", Weights, "conv_job", "tiles");
 shader!(DETECTIONS, "detections", Found);
 shader!(GLOBAL_AVG_POOL, "global_avg_pool", None);
 shader!(LETTERBOX, "letterbox", Picture);
@@ -185,9 +176,9 @@ shader!(TOP_K, "top_k", Found);
 shader!(WINDOW_POOL, "window_pool", None);
 
 /// `conv2d_matrix.wgsl` with matrices of 8 x 8.
-pub const CONV2D_MATRIX_8: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Eight));
+pub const CONV2D_MATRIX_8: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Eight), "conv_job");
 /// `conv2d_matrix.wgsl` with matrices of 16 x 16.
-pub const CONV2D_MATRIX_16: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Sixteen));
+pub const CONV2D_MATRIX_16: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Sixteen), "conv_job");
 
 /// All shaders, by name.
 pub const SHADERS: &[Shader] = &[

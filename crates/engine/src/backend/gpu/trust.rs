@@ -16,6 +16,7 @@ pub(super) fn pipeline_cache(device: &wgpu::Device, earlier: Option<&Proven>) ->
     let data = earlier.map(Proven::bytes);
     let descriptor = wgpu::PipelineCacheDescriptor { label: Some("ferroyolo"), data, fallback: true };
     // SAFETY: the data has to come from `PipelineCache::get_data`. A `Proven` is made only of a file that `pipelines` has
-    // written with exactly that in it, for an adapter and driver of the same names, as its SHA-256 proves.
+    // written with exactly that in it, for an adapter and driver of the same names, as its SHA-256 tells. It tells damage;
+    // whoever else may write to the folder could make a file that passes, and is trusted.
     unsafe { device.create_pipeline_cache(&descriptor) }
 }

@@ -35,6 +35,8 @@ pub mod results;
 mod session;
 mod tasks;
 mod tensor;
+#[cfg(test)]
+mod testing;
 mod weights;
 
 #[cfg(feature = "gpu")]

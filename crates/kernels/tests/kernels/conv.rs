@@ -3,9 +3,7 @@ use ferroyolo_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::support::{
-    ACTIVATION_TOLERANCE, Expected, Layout, Noise, SUM_TOLERANCE, activation, at, check, noisy_arena,
-};
+use crate::support::{Layout, Noise, activated, at, cases, check, noisy_arena};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -73,7 +71,8 @@ fn run(case: &Case) {
             // terms, may be as far off as those in the middle.
             let len = ic * k[0] * k[1];
             let weights = weight[channel * len..][..len].iter().map(|w| f64::from(w.abs()) * scale.abs());
-            let mut magnitude = if k == [3, 3] { weights.sum::<f64>() / 2.0 } else { sum.abs() };
+            let of_tile = if k == [3, 3] { weights.sum::<f64>() / 2.0 } else { 0.0 };
+            let mut magnitude = of_tile + sum.abs();
             for ky in 0..k[0] {
                 for kx in 0..k[1] {
                     let iy = (y * stride[0] + ky) as isize - pad[0] as isize;
@@ -86,17 +85,10 @@ fn run(case: &Case) {
                     }
                 }
             }
-            let mut want = activation(act, sum);
-            if let Some(residual) = residual {
-                want += f64::from(data[residual.index(image, y, x) + channel]);
-            }
-            expected(want, magnitude)
+            let residual = residual.map(|r| f64::from(data[r.index(image, y, x) + channel]));
+            activated(act, sum, magnitude, residual)
         },
     );
-}
-
-fn expected(want: f64, magnitude: f64) -> Expected {
-    (want, SUM_TOLERANCE * magnitude + ACTIVATION_TOLERANCE * want.abs())
 }
 
 #[test]
@@ -191,7 +183,7 @@ fn maps_whose_tiles_hang_over_the_edge() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn equals_the_reference(

@@ -3,9 +3,7 @@ use ferroyolo_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::support::{
-    ACTIVATION_TOLERANCE, Layout, Noise, SUM_TOLERANCE, activation, at, check, noisy_arena,
-};
+use crate::support::{Layout, Noise, activated, at, cases, check, noisy_arena};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -63,11 +61,8 @@ fn run(case: &Case) {
                 magnitude += term.abs();
             }
         }
-        let mut want = activation(act, sum);
-        if let Some(residual) = residual {
-            want += f64::from(data[residual.index(image, y, x) + channel]);
-        }
-        (want, SUM_TOLERANCE * magnitude + ACTIVATION_TOLERANCE * want.abs())
+        let residual = residual.map(|r| f64::from(data[r.index(image, y, x) + channel]));
+        activated(act, sum, magnitude, residual)
     });
 }
 
@@ -110,7 +105,7 @@ fn maps_large_enough_for_many_tasks() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn equals_the_reference(

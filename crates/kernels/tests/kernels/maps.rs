@@ -4,7 +4,7 @@ use ferroyolo_kernels::{
 };
 use proptest::prelude::*;
 
-use crate::support::{Layout, Noise, SUM_TOLERANCE, activation, activation_error, check, noisy_arena};
+use crate::support::{Layout, Noise, SUM_TOLERANCE, activated, cases, check, noisy_arena};
 
 /// Channels before, of and after a slice of a wider buffer: packed, odd, and wider than a vector.
 const SLICES: [[usize; 3]; 5] = [[0, 16, 0], [0, 7, 0], [3, 24, 5], [16, 80, 0], [1, 1, 1]];
@@ -166,15 +166,15 @@ fn check_transposed(case: Transposed) {
         conv_transpose2d(ctx, arena, &op);
     };
     check(&arena, &output, Default::default(), run, |data, image, y, x, o| {
-        let (mut sum, mut size) = (bias.map_or(0.0, |b| f64::from(b[o])), 0.0);
+        let mut sum = bias.map_or(0.0, |b| f64::from(b[o]));
+        let mut magnitude = sum.abs();
         for c in 0..ic {
             let value = f64::from(data[input.index(image, y / kh, x / kw) + c]);
             let product = value * f64::from(weight[((c * oc + o) * kh + y % kh) * kw + x % kw]);
             sum += product;
-            size += product.abs();
+            magnitude += product.abs();
         }
-        let want = activation(case.activation, sum);
-        (want, SUM_TOLERANCE * (1.0 + size) + activation_error(sum, want))
+        activated(case.activation, sum, magnitude, None)
     });
 }
 
@@ -191,7 +191,7 @@ fn transposed_convolutions() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(30))]
+    #![proptest_config(cases(30))]
 
     #[test]
     fn any_transposed_convolution_equals_its_definition(

@@ -1,7 +1,7 @@
 use ferroyolo_kernels::{Arena, Context, Isa, MaxPool2d, Threads, View, max_pool2d};
 use proptest::prelude::*;
 
-use crate::support::{Layout, check, noisy_arena};
+use crate::support::{Layout, cases, check, noisy_arena};
 
 #[derive(Clone, Debug)]
 struct Case {
@@ -71,7 +71,7 @@ fn maps_smaller_than_the_window() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn equals_the_reference(

@@ -1,6 +1,7 @@
 //! Arenas full of noise, and comparisons.
 
 use ferroyolo_kernels::{Activation, Arena, Context, Isa, Threads, View};
+use proptest::prelude::ProptestConfig;
 
 /// Relative error of a sum of products, in units of the sum of their magnitudes.
 pub const SUM_TOLERANCE: f64 = 4e-6;
@@ -111,6 +112,25 @@ pub fn activation(activation: Activation, x: f64) -> f64 {
 
 /// A reference value and how far off a kernel may be.
 pub type Expected = (f64, f64);
+
+/// The activation of a sum of products, to which a residual may be added. `magnitude` is the sum of the products'
+/// magnitudes, and the bias's.
+///
+/// The errors of the sum and of its activation stay as large as they are where the residual cancels the activation.
+pub fn activated(act: Activation, sum: f64, magnitude: f64, residual: Option<f64>) -> Expected {
+    let without = activation(act, sum);
+    let want = without + residual.unwrap_or(0.0);
+    let rounding = residual.map_or(0.0, |_| f64::from(f32::EPSILON) / 2.0 * want.abs());
+    (want, SUM_TOLERANCE * magnitude + activation_error(sum, without) + rounding)
+}
+
+/// How many cases of a property are tried: `usual`, or what `PROPTEST_CASES` asks for.
+pub fn cases(usual: u32) -> ProptestConfig {
+    match std::env::var_os("PROPTEST_CASES") {
+        Some(_) => ProptestConfig::default(),
+        None => ProptestConfig::with_cases(usual),
+    }
+}
 
 /// Runs a kernel on every instruction set and number of threads.
 ///

@@ -157,6 +157,7 @@ mod tests {
     use super::*;
     use crate::backend::gpu::{FoundLayout, Frame, Input, Program, Stages, Upload, Wanted, for_tests};
     use crate::image::{LetterboxScratch, Placement};
+    use crate::testing::cases;
 
     fn device() -> Option<&'static Gpu> {
         static DEVICE: OnceLock<Option<Gpu>> = OnceLock::new();
@@ -253,7 +254,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(24))]
+        #![proptest_config(cases(24))]
 
         #[test]
         fn batches_of_any_sizes_are_scaled_to_the_bit(

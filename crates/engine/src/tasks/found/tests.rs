@@ -13,6 +13,7 @@ use crate::graph::{Plan, ValueId};
 use crate::modules::{Branch, Branches, DetectHead, Extra, Level, NetworkHead, Regression};
 use crate::tasks::detect::{Decoder, Filter, Scratch};
 use crate::tasks::nms::Candidate;
+use crate::testing::cases;
 
 /// Largest difference of a corner, relative to the larger of the stride and the corner: that of an exponential.
 const CORNER_TOLERANCE: f32 = 2e-5;
@@ -435,7 +436,7 @@ fn any_case() -> impl Strategy<Value = Case> {
 fn any_head_is_read_as_on_the_cpu() {
     for element in [Element::F32, Element::F16] {
         let Some(gpu) = for_tests(element) else { return };
-        let mut runner = TestRunner::new(ProptestConfig::with_cases(80));
+        let mut runner = TestRunner::new(cases(80));
         let checked = runner.run(&any_case(), |case| {
             check(&gpu, &case);
             Ok(())

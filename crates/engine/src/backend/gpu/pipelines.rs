@@ -3,8 +3,6 @@
 //! A driver trusts what it is given here. So the file says what it is: whose pipelines, how many bytes and their
 //! SHA-256. Whatever is cut off, changed or another device's is not given to a driver, but made anew.
 
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -78,10 +76,7 @@ impl Pipelines {
 
 /// What the file has for `key`, if it is whole.
 fn read(place: &Path, key: &str) -> Option<Proven> {
-    let file = fs::File::open(place).ok()?;
-    let mut bytes = Vec::new();
-    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
-    decode(&bytes, key)
+    decode(&kept::read_whole(place, MAX_BYTES)?, key)
 }
 
 /// A file: magic, the lengths of key and data as little-endian 64-bit numbers, both, and the SHA-256 of all that.
@@ -95,9 +90,6 @@ fn encode(key: &str, data: &[u8]) -> Vec<u8> {
 
 /// The data of a file, if it is whole and has this key.
 fn decode(bytes: &[u8], key: &str) -> Option<Proven> {
-    if bytes.len() as u64 > MAX_BYTES {
-        return None;
-    }
     let (content, sum) = bytes.split_at_checked(bytes.len().checked_sub(SUM)?)?;
     if Sha256::digest(content).as_slice() != sum {
         return None;
@@ -113,6 +105,8 @@ fn decode(bytes: &[u8], key: &str) -> Option<Proven> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use ferroyolo_shaders::Element;
 
     use super::*;

@@ -12,7 +12,7 @@ use ferroyolo_shaders::Lanes;
 use super::device::Gpu;
 use super::frame::{Frame, NETWORK, wait};
 use super::job::Job;
-use super::kept::Kept;
+use super::kept::{Kept, whose};
 use super::program::{FoundLayout, Program, Stages, Upload};
 use super::stopwatch::Stopwatch;
 use super::variant::{Choose, Nth, Product, Variant, by_cost, variants};
@@ -48,17 +48,13 @@ struct State {
 impl Tuner {
     /// A tuner that knows what the file of this adapter in `folder` says, and writes what it finds there.
     pub(crate) fn new(gpu: &Gpu, folder: Option<&Path>) -> Self {
-        let info = gpu.device.adapter_info();
-        let adapter = format!(
-            "{} {} {:04x}:{:04x} {} {}",
-            info.backend, info.name, info.vendor, info.device, info.driver, info.driver_info
-        );
+        let adapter = whose(&gpu.device.adapter_info(), gpu.element());
         // Choices hold for the very shaders that were measured.
         let text: String = variants(gpu)
             .iter()
             .map(|variant| variant.name() + &variant.shader.wgsl(gpu.element(), Lanes::Four))
             .collect();
-        let mut kept = Kept::new(adapter, &text);
+        let mut kept = Kept::new("gpu-tuning", adapter, &text);
         if let Some(folder) = folder {
             kept.read(folder);
         }

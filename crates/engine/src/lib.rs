@@ -26,6 +26,7 @@ mod backend;
 pub mod error;
 mod graph;
 pub mod image;
+mod memo;
 mod model;
 mod modules;
 mod network;

@@ -1,6 +1,6 @@
 //! A network ready to run: graph, packed weights, and the plans made so far.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 #[cfg(feature = "gpu")]
 use std::time::Duration;
 use std::time::Instant;
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::graph::flatten_pools;
 use crate::graph::{Graph, Plan, Step, ValueId, fuse};
+use crate::memo::Memo;
 use crate::modules::{Branches, NetworkHead};
 #[cfg(feature = "gpu")]
 use crate::ops::gpu;
@@ -54,8 +55,7 @@ pub(crate) struct Network {
     graph: Graph,
     place: Place,
     head: NetworkHead,
-    /// Most recently used last.
-    plans: Mutex<Vec<(PlanKey, Arc<Planned>)>>,
+    plans: Memo<PlanKey, Arc<Planned>>,
 }
 
 /// Where the network runs, with its weights in the order that is read there.
@@ -147,7 +147,7 @@ impl Network {
                 packed.push(values);
             }
         }
-        Self { cpu, graph, place: Place::Cpu(packed), head, plans: Mutex::default() }
+        Self { cpu, graph, place: Place::Cpu(packed), head, plans: Memo::new(MAX_PLANS) }
     }
 
     /// Fuses the graph and brings its weights to the GPU; the CPU does what comes before and after.
@@ -166,7 +166,7 @@ impl Network {
         }
         let buffer = gpu.weights_buffer(&std::mem::take(&mut weights.values))?;
         let place = Place::Gpu(Box::new(OnGpu { gpu, weights, buffer, tuner: None }));
-        Ok(Self { cpu, graph, place, head, plans: Mutex::default() })
+        Ok(Self { cpu, graph, place, head, plans: Memo::new(MAX_PLANS) })
     }
 
     /// The same on a GPU that is measured by `tuner` when plans are made.
@@ -212,26 +212,16 @@ impl Network {
         }
     }
 
-    /// The plan for pictures of one shape; made at the first call.
+    /// The plan for pictures of one shape; made at the first call, for which only calls of the same shape wait.
     pub(crate) fn plan(&self, key: PlanKey) -> Result<Arc<Planned>> {
-        // The list is consistent at every instant, so a panic elsewhere while it was locked does no harm.
-        let mut plans = self.plans.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(idx) = plans.iter().position(|(known, _)| *known == key) {
-            let known = plans.remove(idx);
-            let plan = Arc::clone(&known.1);
-            plans.push(known);
-            return Ok(plan);
-        }
-        let (shape, branches) = key;
-        let wanted = self.head.wanted(branches);
-        let planned = Arc::new(self.make_plan(shape, branches, &wanted)?);
-        let size = |value: ValueId| planned.plan.views[value.0].map(|view| [view.h, view.w]);
-        self.head.check_sizes([shape[1], shape[2]], size)?;
-        if plans.len() == MAX_PLANS {
-            plans.remove(0);
-        }
-        plans.push((key, Arc::clone(&planned)));
-        Ok(planned)
+        self.plans.get(&key, || {
+            let (shape, branches) = key;
+            let wanted = self.head.wanted(branches);
+            let planned = Arc::new(self.make_plan(shape, branches, &wanted)?);
+            let size = |value: ValueId| planned.plan.views[value.0].map(|view| [view.h, view.w]);
+            self.head.check_sizes([shape[1], shape[2]], size)?;
+            Ok(planned)
+        })
     }
 
     /// The weights on the CPU, if the network runs there.

@@ -1,6 +1,5 @@
 //! An open device and what was compiled for it.
 
-use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,6 +11,7 @@ use super::matrix::{self, MatrixUnits};
 use super::pipelines::Pipelines;
 use super::{known_answer, trust};
 use crate::error::{Error, Result};
+use crate::memo::Memo;
 
 /// A compiled shader is the same for the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -33,9 +33,11 @@ pub(crate) struct Gpu {
     element: Element,
     /// In the order of [`Third::ALL`].
     layouts: [wgpu::BindGroupLayout; Third::ALL.len()],
-    pipelines: Mutex<HashMap<PipelineKey, Arc<wgpu::ComputePipeline>>>,
+    pipelines: Memo<PipelineKey, Arc<wgpu::ComputePipeline>>,
     /// Buffers, bind groups and pipelines so far.
     n_made: AtomicUsize,
+    /// Submissions that were begun and that the device has got, so far.
+    n_submitted: [AtomicUsize; 2],
     kept: Option<Pipelines>,
     fault: Fault,
     /// What is used of its matrix units, or why nothing is.
@@ -101,7 +103,7 @@ impl Gpu {
         })?;
         let fault = watch(&device);
         let layouts = Third::ALL.map(|third| bind_group_layout(&device, third));
-        let (pipelines, kept) = (Mutex::default(), None);
+        let (pipelines, kept) = (Memo::new(usize::MAX), None);
         let matrix = Err("they were not looked for".to_owned());
         Ok(Self {
             device,
@@ -112,6 +114,7 @@ impl Gpu {
             pipelines,
             kept,
             n_made: AtomicUsize::new(0),
+            n_submitted: [const { AtomicUsize::new(0) }; 2],
             fault,
             matrix,
         })
@@ -144,6 +147,22 @@ impl Gpu {
 
     pub(crate) fn adapter(&self) -> &Adapter {
         &self.adapter
+    }
+
+    /// Hands work to the device.
+    pub(super) fn submit(&self, encoder: wgpu::CommandEncoder) -> wgpu::SubmissionIndex {
+        let [begun, done] = &self.n_submitted;
+        begun.fetch_add(1, Ordering::SeqCst);
+        let submission = self.queue.submit([encoder.finish()]);
+        done.fetch_add(1, Ordering::SeqCst);
+        submission
+    }
+
+    /// How many submissions the device has got so far; none while one is on its way there.
+    pub(super) fn n_submitted(&self) -> Option<usize> {
+        let [begun, done] = &self.n_submitted;
+        let n_done = done.load(Ordering::SeqCst);
+        (begun.load(Ordering::SeqCst) == n_done).then_some(n_done)
     }
 
     /// Bytes that a shader reaches in one buffer. Some drivers tell shaders the sizes of buffers in 32 bits.
@@ -270,14 +289,7 @@ impl Gpu {
 
     /// The pipeline of a key, compiled at the first call.
     pub(super) fn pipeline(&self, key: &PipelineKey) -> Result<Arc<wgpu::ComputePipeline>> {
-        // The map is consistent at every instant, so a panic elsewhere while it was locked does no harm.
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(key) {
-            return Ok(Arc::clone(pipeline));
-        }
-        let pipeline = Arc::new(self.guarded(|| self.compile(key))?);
-        pipelines.insert(key.clone(), Arc::clone(&pipeline));
-        Ok(pipeline)
+        self.pipelines.get(key, || self.guarded(|| self.compile(key)).map(Arc::new))
     }
 
     /// Notes that a buffer, a bind group or a pipeline is made.

@@ -284,7 +284,7 @@ impl Frame {
                     encoder.copy_buffer_to_buffer(&self.found, 0, &self.readback, 0, read_back);
                 }
             }
-            gpu.queue.submit([encoder.finish()])
+            gpu.submit(encoder)
         })?;
         let mapped = gpu.guarded(|| {
             [(&self.readback, wgpu::MapMode::Read), (&self.upload, wgpu::MapMode::Write)].map(map)
@@ -404,7 +404,7 @@ impl Frame {
                 pass.set_bind_group(0, &group, &[]);
                 pass.dispatch_workgroups(x, y, 1);
             }
-            gpu.queue.submit([encoder.finish()])
+            gpu.submit(encoder)
         })?;
         let mut all = Vec::with_capacity(*n_results);
         let append = |part: &[u8]| all.extend_from_slice(bytemuck::cast_slice(part));
@@ -429,7 +429,7 @@ impl Frame {
                 let mut encoder =
                     gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
                 encoder.copy_buffer_to_buffer(buffer, start, &self.readback, 0, n);
-                gpu.queue.submit([encoder.finish()])
+                gpu.submit(encoder)
             })?;
             let mapped = gpu.guarded(|| map((&self.readback, wgpu::MapMode::Read)))?;
             wait(gpu, submission, &[mapped])?;

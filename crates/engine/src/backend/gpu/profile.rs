@@ -52,7 +52,7 @@ pub(crate) fn times(gpu: &Gpu, frame: &Frame, n_runs: usize) -> Result<Times> {
                 dispatch.encode(&mut encoder.begin_compute_pass(&timed(idx)), group);
             }
             stopwatch.resolve(&mut encoder);
-            gpu.queue.submit([encoder.finish()])
+            gpu.submit(encoder)
         })?;
         let mapped = stopwatch.map(gpu)?;
         wait(gpu, submission, &[mapped])?;

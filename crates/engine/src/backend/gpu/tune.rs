@@ -1,10 +1,14 @@
 //! Which way to convolve is the fastest on a device, as measured there.
 //!
 //! Each dispatch of convolutions that is not known yet is carried out in the likeliest ways, at most [`BUDGET`] long for
-//! a model; what is left then is guessed. Choices are kept in a file for each adapter.
+//! a model; what is left then is guessed. Choices are kept in a file for each adapter and number format.
+//!
+//! One program is measured at a time, since measurements would disturb each other, and nobody waits for it: whoever makes
+//! another program meanwhile guesses what is not known. Runs go on, too. By the device's own clock they do not count, as
+//! one submission comes after the other; without such a clock, what was measured beside them is used, but not kept.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use ferroyolo_shaders::Lanes;
@@ -32,17 +36,26 @@ const LONG_ENOUGH: Duration = Duration::from_millis(2);
 const MAX_REPEATS: u32 = 16;
 
 /// Measures for one model, and remembers.
-#[derive(Debug)]
 pub(crate) struct Tuner {
     folder: Option<PathBuf>,
-    state: Mutex<State>,
+    known: Mutex<Known>,
+    /// What is left of the time for measurements. Whoever measures has it until his program is made.
+    left: Mutex<Duration>,
+    /// Is called before each dispatch that is measured.
+    #[cfg(test)]
+    pub(super) before: Option<Box<dyn Fn() + Send + Sync>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct Known {
     kept: Kept,
     has_news: bool,
-    left: Duration,
+}
+
+impl std::fmt::Debug for Tuner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tuner").field("folder", &self.folder).finish_non_exhaustive()
+    }
 }
 
 impl Tuner {
@@ -58,39 +71,69 @@ impl Tuner {
         if let Some(folder) = folder {
             kept.read(folder);
         }
-        let state = State { kept, has_news: false, left: BUDGET };
-        Self { folder: folder.map(Path::to_owned), state: Mutex::new(state) }
+        Self {
+            folder: folder.map(Path::to_owned),
+            known: Mutex::new(Known { kept, has_news: false }),
+            left: Mutex::new(BUDGET),
+            #[cfg(test)]
+            before: None,
+        }
     }
 
     /// For a program on an arena of so many elements; `weights` is the buffer with all weights of the network.
     pub(crate) fn chooser<'a>(&'a self, weights: &'a wgpu::Buffer, arena_len: usize) -> Tuned<'a> {
-        Tuned { tuner: self, weights, arena_len, frame: None }
+        Tuned { tuner: self, weights, arena_len, frame: None, turn: None }
     }
 
     /// Writes what is new. A folder that can't be written to does no harm but that the next process measures again.
     pub(crate) fn keep(&self) {
-        let mut state = self.state();
-        if let Some(folder) = self.folder.as_deref().filter(|_| state.has_news) {
-            state.has_news = state.kept.write(folder).is_err();
+        let Some(folder) = self.folder.as_deref() else { return };
+        let mut kept = {
+            let mut known = self.known();
+            if !std::mem::take(&mut known.has_news) {
+                return;
+            }
+            known.kept.clone()
+        };
+        // A disk may be slow, and others want to know what is known.
+        if kept.write(folder).is_err() {
+            self.known().has_news = true;
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // Each change of the state is a single step, so a panic elsewhere while it was locked does no harm.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Known> {
+        // Each change of it is a single step, so a panic elsewhere while it was locked does no harm.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where among `variants` the way is that is known to be the fastest.
+    fn find(&self, key: &str, variants: &[&Variant]) -> Option<usize> {
+        let known = self.known();
+        let name = known.kept.get(key)?;
+        variants.iter().position(|variant| variant.name() == name)
+    }
+
+    /// The time that is left for measurements, unless somebody else is measuring.
+    fn take_turn(&self) -> Option<MutexGuard<'_, Duration>> {
+        match self.left.try_lock() {
+            Ok(left) => Some(left),
+            // A panic in the middle of a measurement leaves the time as it was.
+            Err(TryLockError::Poisoned(left)) => Some(left.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// The same with as much time as it needs.
     #[cfg(test)]
-    fn patient(self) -> Self {
-        self.state().left = Duration::from_secs(600);
+    pub(super) fn patient(self) -> Self {
+        *self.take_turn().expect("nobody measures yet") = Duration::from_secs(600);
         self
     }
 
     /// What is left of the time for measurements.
     #[cfg(test)]
     fn left(&self) -> Duration {
-        self.state().left
+        *self.take_turn().expect("nobody measures any more")
     }
 }
 
@@ -102,6 +145,8 @@ pub(crate) struct Tuned<'a> {
     arena_len: usize,
     /// Of the last measurement, for its buffers.
     frame: Option<Frame>,
+    /// The time that is left, from the first measurement on.
+    turn: Option<MutexGuard<'a, Duration>>,
 }
 
 impl Choose for Tuned<'_> {
@@ -109,29 +154,44 @@ impl Choose for Tuned<'_> {
         let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).collect();
         let order = candidates(variants, &by_cost(variants, &products));
         let key = key(gpu, jobs, &products);
-        let mut state = self.tuner.state();
-        let known = state.kept.get(&key);
-        if let Some(idx) = variants.iter().position(|variant| Some(variant.name().as_str()) == known) {
+        if let Some(idx) = self.tuner.find(&key, variants) {
             return Ok(idx);
         }
         if order.len() == 1 {
             return Ok(order[0]);
         }
-        let start = Instant::now();
-        let mut measure = |idx| self.measure(gpu, idx, jobs);
-        let trial = match fastest(&order, state.left, &mut || start.elapsed(), &mut measure) {
-            // Measurements take an arena of their own, for which there may be no memory. A run may still have it.
-            Err(error) if error.kind() == ErrorKind::Limit => {
-                state.left = state.left.saturating_sub(start.elapsed());
-                return Ok(order[0]);
+        if self.turn.is_none() {
+            self.turn = self.tuner.take_turn();
+            // Whoever had the turn before may have found it out.
+            if let Some(idx) = self.tuner.find(&key, variants) {
+                return Ok(idx);
             }
+        }
+        let Some(left) = self.turn.as_deref().copied() else { return Ok(order[0]) };
+        #[cfg(test)]
+        self.tuner.before.iter().for_each(|before| before());
+        let start = Instant::now();
+        let mut is_sure = true;
+        let mut measure = |idx| {
+            let measured = self.measure(gpu, idx, jobs)?;
+            is_sure &= measured.is_sure;
+            Ok(measured.took)
+        };
+        let trial = fastest(&order, left, &mut || start.elapsed(), &mut measure);
+        let spent = trial.as_ref().map_or_else(|_| start.elapsed(), |trial| trial.spent);
+        if let Some(left) = &mut self.turn {
+            **left = left.saturating_sub(spent);
+        }
+        let trial = match trial {
+            // Measurements take an arena of their own, for which there may be no memory. A run may still have it.
+            Err(error) if error.kind() == ErrorKind::Limit => return Ok(order[0]),
             trial => trial?,
         };
-        state.left = state.left.saturating_sub(trial.spent);
         // Of two that were measured, the faster one is better than a guess, and so a slow device learns, too.
-        if trial.n_measured > 1 {
-            state.kept.put(key, variants[trial.best].name());
-            state.has_news = true;
+        if trial.n_measured > 1 && is_sure {
+            let mut known = self.tuner.known();
+            known.kept.put(key, variants[trial.best].name());
+            known.has_news = true;
         }
         Ok(trial.best)
     }
@@ -139,7 +199,7 @@ impl Choose for Tuned<'_> {
 
 impl Tuned<'_> {
     /// How long one dispatch of `jobs` takes in the way of this index.
-    fn measure(&mut self, gpu: &Gpu, idx: usize, jobs: &[Job]) -> Result<Duration> {
+    fn measure(&mut self, gpu: &Gpu, idx: usize, jobs: &[Job]) -> Result<Measured> {
         let stages =
             Stages { network: jobs.iter().map(|job| (1, job.clone())).collect(), ..Stages::default() };
         let nothing = (Upload::alike(0..0), Vec::new());
@@ -164,7 +224,7 @@ impl Tuned<'_> {
                 if let Some(stopwatch) = &stopwatch {
                     stopwatch.resolve(&mut encoder);
                 }
-                gpu.queue.submit([encoder.finish()])
+                gpu.submit(encoder)
             })?;
             let mapped = stopwatch.iter().map(|stopwatch| stopwatch.map(gpu)).collect::<Result<Vec<_>>>()?;
             wait(gpu, submission, &mapped)?;
@@ -172,14 +232,30 @@ impl Tuned<'_> {
             let stamped =
                 stopwatch.as_ref().map_or_else(|| Ok(Vec::new()), |stopwatch| stopwatch.read(gpu))?;
             let stamped = stamped.first().copied().filter(|time| !time.is_zero());
-            Ok::<_, Error>(stamped.unwrap_or(elapsed) / n)
+            Ok::<_, Error>((stamped.unwrap_or(elapsed) / n, stamped.is_some()))
         };
-        // The first run pages memory in, and tells how many are wanted.
-        let first = time(1)?;
+        // The first run pages memory in, and tells how many are wanted. What was submitted before is through then.
+        let (first, _) = time(1)?;
         let n = LONG_ENOUGH.as_nanos().checked_div(first.as_nanos()).unwrap_or(u128::MAX);
         let n = u32::try_from(n).unwrap_or(MAX_REPEATS).clamp(1, MAX_REPEATS);
-        Ok(time(n)?.min(time(n)?))
+        let before = gpu.n_submitted();
+        let [(one, is_stamped), (other, is_stamped_too)] = [time(n)?, time(n)?];
+        let is_sure = (is_stamped && is_stamped_too) || are_alone(2, before, gpu.n_submitted());
+        Ok(Measured { took: one.min(other), is_sure })
     }
+}
+
+/// Whether `n` submissions were the only ones between two looks at [`Gpu::n_submitted`].
+fn are_alone(n: usize, before: Option<usize>, after: Option<usize>) -> bool {
+    before.is_some_and(|before| after == Some(before + n))
+}
+
+/// How long something took.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    took: Duration,
+    /// Whether nothing else can have been measured with it.
+    is_sure: bool,
 }
 
 /// Those of the ways in `order` that are measured.
@@ -251,13 +327,16 @@ fn fastest(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, mpsc};
+    use std::thread;
+
     use ferroyolo_kernels::View;
     use ferroyolo_shaders::Element;
 
     use super::*;
     use crate::backend::gpu::for_tests;
     use crate::backend::gpu::tests::{SMALL, demo};
-    use crate::network::{Network, OnDevice};
+    use crate::network::{Network, OnDevice, PlanKey};
     use crate::ops::conv2d::gpu::{ConvJob, conv_job, finish};
 
     const SECOND: Duration = Duration::from_secs(1);
@@ -317,6 +396,36 @@ mod tests {
         }
     }
 
+    #[test]
+    fn submissions_of_others_are_noticed() {
+        assert!(are_alone(2, Some(5), Some(7)));
+        for (before, after) in [(Some(5), Some(8)), (Some(5), None), (None, Some(7)), (None, None)] {
+            assert!(!are_alone(2, before, after), "{before:?} {after:?}");
+        }
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let network = demo(gpu);
+        let n_submitted = || network.gpu().and_then(Gpu::n_submitted).expect("nothing is on its way");
+        let before = n_submitted();
+        outputs(&network, &mut OnDevice::default());
+        assert_eq!(n_submitted(), before + 1);
+    }
+
+    #[test]
+    fn number_formats_do_not_overwrite_each_other() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let tuner = |element| Some(Tuner::new(&for_tests(element)?, Some(folder.path())));
+        for element in [Element::F32, Element::F16] {
+            let Some(tuner) = tuner(element) else { return };
+            tuner.known().kept.put("a dispatch".into(), format!("{element:?}"));
+            tuner.known().has_news = true;
+            tuner.keep();
+        }
+        for element in [Element::F32, Element::F16] {
+            let tuner = tuner(element).expect("the same adapter");
+            assert_eq!(tuner.known().kept.get("a dispatch"), Some(&*format!("{element:?}")));
+        }
+    }
+
     /// A measurement has buffers of its own, which may be too much where the run itself is not.
     #[test]
     fn without_memory_for_measurements_the_likeliest_is_taken() {
@@ -330,7 +439,45 @@ mod tests {
         let upload = Upload::alike(0..512);
         Program::of_stages_by(&mut chooser, &gpu, stages, 1024, upload, Vec::new(), FoundLayout::default())
             .expect("a program");
-        assert!(!tuner.state().has_news);
+        assert!(!tuner.known().has_news);
+    }
+
+    /// Whoever needs another size plans and runs it, whoever needs the same waits for it, and nothing is made twice.
+    #[test]
+    fn threads_do_not_wait_while_another_program_is_measured() {
+        const OTHER: PlanKey = ([1, 32, 96], SMALL.1);
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let mut tuner = Tuner::new(&gpu, None).patient();
+        let (started, has_started) = mpsc::channel();
+        let (go, may_go) = mpsc::channel::<()>();
+        let words = Mutex::new((started, may_go));
+        // The first thread is held at its first measurement, and nobody else may come to one before.
+        tuner.before = Some(Box::new(move || {
+            let (started, may_go) = &*words.try_lock().expect("one program is measured at a time");
+            // Both are gone when the test lets go.
+            if started.send(()).is_ok() {
+                let _ = may_go.recv();
+            }
+        }));
+        let network = demo(gpu).with_tuner(Some(tuner));
+        let run = |key: PlanKey| {
+            let planned = network.plan(key).expect("a plan");
+            let mut arena = network.cpu().arena(planned.plan.arena_len).expect("memory");
+            network.run(&planned, &mut arena, &mut OnDevice::default()).expect("a run");
+            planned
+        };
+        thread::scope(|scope| {
+            let run = &run;
+            let first = scope.spawn(move || run(SMALL));
+            has_started.recv().expect("the first measurement");
+            let guessed = run(OTHER);
+            // It is known now, and no slower for that.
+            assert!(Arc::ptr_eq(&guessed, &run(OTHER)));
+            let same = scope.spawn(move || run(SMALL));
+            drop((go, has_started));
+            let [first, same] = [first, same].map(|thread| thread.join().expect("no panic"));
+            assert!(Arc::ptr_eq(&first, &same));
+        });
     }
 
     #[test]

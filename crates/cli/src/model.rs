@@ -61,6 +61,7 @@ fn load_silently(args: &ModelArgs, threads: Option<usize>, quiet: bool) -> Resul
         isa: args.isa.as_deref().map(find_isa).transpose()?,
         tuning: args.tune,
         cache: cache::directory(),
+        ..ModelOptions::default()
     };
     let Some(given) = &args.model else {
         let built_in = builtin::model(args.task)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ferroyolo_kernels::Isa;
 #[cfg(feature = "gpu")]
@@ -10,7 +11,7 @@ use ferroyolo_shaders::Element;
 use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "gpu")]
-use crate::backend::gpu::{Adapter, Gpu, Tuner, automatically, candidates};
+use crate::backend::gpu::{Adapter, Gpu, Opening, Tuner, automatically, candidates};
 use crate::backend::{Cpu, Device, Precision, Tuning};
 use crate::error::{Error, Result};
 use crate::graph::Graph;
@@ -44,6 +45,9 @@ pub struct ModelOptions {
     /// nothing is kept if absent. It is made if it is not there, any number of processes may use it, and models run as
     /// well if it can't be written to.
     pub cache: Option<PathBuf>,
+    /// How long a GPU may leave a run unanswered, with all that other sessions have asked of it before, until it is given
+    /// up with an error of the kind `Device`; a minute if absent, ten on programs that stand in for one.
+    pub patience: Option<Duration>,
 }
 
 /// One set of outputs that a head may have.
@@ -366,7 +370,6 @@ fn in_file(name: &str, error: Error) -> Error {
 fn place(graph: Graph, head: NetworkHead, cpu: Cpu, options: &ModelOptions) -> Result<Network> {
     #[cfg(feature = "gpu")]
     if let Some(gpu) = open(options)? {
-        let gpu = gpu.keep_pipelines(options.cache.as_deref());
         let tuner = tuner(&gpu, options);
         return Ok(Network::on_gpu(graph, head, cpu, gpu)?.with_tuner(tuner));
     }
@@ -381,10 +384,13 @@ fn place(graph: Graph, head: NetworkHead, cpu: Cpu, options: &ModelOptions) -> R
 /// have, and otherwise none.
 #[cfg(feature = "gpu")]
 fn open(options: &ModelOptions) -> Result<Option<Gpu>> {
+    let opening =
+        Opening { cache: options.cache.as_deref(), patience: options.patience, ..Opening::default() };
+    let open = |index, element| Gpu::open(index, element, &opening).map(Some);
     match (options.device, options.precision) {
-        (Device::Gpu(index), Precision::F16) => Gpu::open(index, Element::F16).map(Some),
-        (Device::Gpu(index), _) => Gpu::open(index, Element::F32).map(Some),
-        (Device::Auto, Precision::F16) => Gpu::open(None, Element::F16).map(Some).map_err(|why| {
+        (Device::Gpu(index), Precision::F16) => open(index, Element::F16),
+        (Device::Gpu(index), _) => open(index, Element::F32),
+        (Device::Auto, Precision::F16) => open(None, Element::F16).map_err(|why| {
             let message = "f16 is for GPUs, the CPU computes in f32";
             Error::unsupported("precision", message).with_source(why)
         }),

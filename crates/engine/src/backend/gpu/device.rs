@@ -3,15 +3,32 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ferroyolo_shaders::{Element, Lanes, Shader, Third};
 
 use super::adapter::{Adapter, choose};
 use super::matrix::{self, MatrixUnits};
 use super::pipelines::Pipelines;
+use super::verdict::Verdict;
 use super::{known_answer, trust};
 use crate::error::{Error, Result};
 use crate::memo::Memo;
+
+/// A device that has not answered for so long is given up. A program that stands in for one may have to share the CPU.
+const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE_WITH_PROGRAMS: Duration = Duration::from_secs(600);
+
+/// How a device is opened.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Opening<'a> {
+    /// A folder for what is found out about the device and what is compiled for it.
+    pub cache: Option<&'a Path>,
+    /// How long the device may leave a run unanswered, in place of a minute, or ten on a program.
+    pub patience: Option<Duration>,
+    /// Limits of one's own, in place of all that the adapter can do.
+    pub limits: Option<wgpu::Limits>,
+}
 
 /// A compiled shader is the same for the same key.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -39,23 +56,25 @@ pub(crate) struct Gpu {
     /// Submissions that were begun and that the device has got, so far.
     n_submitted: [AtomicUsize; 2],
     kept: Option<Pipelines>,
+    patience: Duration,
     fault: Fault,
     /// What is used of its matrix units, or why nothing is.
     matrix: std::result::Result<MatrixUnits, String>,
 }
 
 impl Gpu {
-    /// Opens the adapter of this index, or the first that is a graphics processor.
-    pub(crate) fn open(index: Option<usize>, element: Element) -> Result<Self> {
-        Self::open_within(index, element, None)
-    }
-
     /// As [`Gpu::open`], with limits of one's own in place of all that the adapter can do.
+    #[cfg(test)]
     pub(super) fn open_within(
         index: Option<usize>,
         element: Element,
         limits: Option<wgpu::Limits>,
     ) -> Result<Self> {
+        Self::open(index, element, &Opening { limits, ..Opening::default() })
+    }
+
+    /// Opens the adapter of this index, or the first that is a graphics processor.
+    pub(crate) fn open(index: Option<usize>, element: Element, opening: &Opening<'_>) -> Result<Self> {
         let (adapter, handle) = choose(index)?;
         let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
         let optional = handle.features() & wanted;
@@ -67,20 +86,23 @@ impl Gpu {
                 return Err(Error::unsupported("precision", message));
             }
         };
-        let limits = limits.unwrap_or_else(|| handle.limits());
-        let refusal = match matrix::find(&handle, element) {
-            Ok(units) => {
-                let opened = Self::request(&adapter, &handle, element, features | matrix::FEATURES, &limits);
-                match opened.map(|gpu| gpu.with_matrices(units)) {
-                    Ok(gpu) if gpu.check().is_ok() => return Ok(gpu),
-                    Ok(_) => "the device was lost when its cooperative matrices were tried".to_owned(),
-                    Err(error) => format!("with cooperative matrices, {error}"),
-                }
-            }
-            Err(refusal) => refusal,
+        let request = |features| {
+            let gpu = Self::request(&adapter, &handle, element, features, opening)?;
+            Ok(gpu.keep_pipelines(opening.cache))
         };
-        let gpu = Self::request(&adapter, &handle, element, features, &limits)?;
-        Ok(Self { matrix: Err(refusal), ..gpu })
+        let tried = matrix::find(&handle, element).and_then(|units| {
+            let open = || request(features | matrix::FEATURES).map(|gpu| Self { matrix: Ok(units), ..gpu });
+            let check = |gpu: &Self| {
+                known_answer::check(gpu)?;
+                gpu.save_pipelines();
+                Ok(())
+            };
+            Verdict::new(&handle.get_info(), units, element, opening.cache).apply(open, check)
+        });
+        match tried {
+            Ok(gpu) => Ok(gpu),
+            Err(refusal) => request(features).map(|gpu| Self { matrix: Err(refusal), ..gpu }),
+        }
     }
 
     fn request(
@@ -88,13 +110,13 @@ impl Gpu {
         handle: &wgpu::Adapter,
         element: Element,
         features: wgpu::Features,
-        limits: &wgpu::Limits,
+        opening: &Opening<'_>,
     ) -> Result<Self> {
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("ferroyolo"),
             required_features: features,
             // Sizes are checked against them when a program is made.
-            required_limits: limits.clone(),
+            required_limits: opening.limits.clone().unwrap_or_else(|| handle.limits()),
             experimental_features: trust::experimental_features(),
             ..Default::default()
         };
@@ -103,7 +125,6 @@ impl Gpu {
         })?;
         let fault = watch(&device);
         let layouts = Third::ALL.map(|third| bind_group_layout(&device, third));
-        let (pipelines, kept) = (Memo::new(usize::MAX), None);
         let matrix = Err("they were not looked for".to_owned());
         Ok(Self {
             device,
@@ -111,22 +132,14 @@ impl Gpu {
             adapter: adapter.clone(),
             element,
             layouts,
-            pipelines,
-            kept,
+            pipelines: Memo::new(usize::MAX),
             n_made: AtomicUsize::new(0),
             n_submitted: [const { AtomicUsize::new(0) }; 2],
+            kept: None,
+            patience: opening.patience.unwrap_or_else(|| usual_patience(adapter)),
             fault,
             matrix,
         })
-    }
-
-    /// Uses `units` if they compute right.
-    fn with_matrices(mut self, units: MatrixUnits) -> Self {
-        self.matrix = Ok(units);
-        if let Err(refusal) = known_answer::check(&self) {
-            self.matrix = Err(refusal);
-        }
-        self
     }
 
     /// What convolutions use of the device's matrix units, if anything.
@@ -147,6 +160,16 @@ impl Gpu {
 
     pub(crate) fn adapter(&self) -> &Adapter {
         &self.adapter
+    }
+
+    /// How long the device may leave a run unanswered.
+    pub(super) fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Whether the device gets the time that it gets if nobody asks for less.
+    pub(super) fn is_patient(&self) -> bool {
+        self.patience >= usual_patience(&self.adapter)
     }
 
     /// Hands work to the device.
@@ -389,6 +412,10 @@ impl Gpu {
     pub(crate) fn destroy(&self) {
         self.device.destroy();
     }
+}
+
+fn usual_patience(adapter: &Adapter) -> Duration {
+    if adapter.is_software { PATIENCE_WITH_PROGRAMS } else { PATIENCE }
 }
 
 /// Notes what the device says of itself; the first word is kept.

@@ -2,6 +2,7 @@
 
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use ferroyolo_kernels::Arena;
 use ferroyolo_shaders::Element;
@@ -92,6 +93,26 @@ fn auto_leaves_a_device_without_memory() {
     let why = automatically(&all, on_gpu, Ok).expect("the CPU").expect("a reason");
     assert_eq!(why.kind(), ErrorKind::Limit, "{why}");
     assert!(why.to_string().contains(&all[0].name), "{why}");
+}
+
+#[test]
+fn devices_that_do_not_answer_in_time_are_given_up() {
+    let Some(index) = for_tests(Element::F32).map(|gpu| gpu.adapter().index) else { return };
+    let with = |patience| {
+        let options = ModelOptions { device: Device::Gpu(Some(index)), patience, ..ModelOptions::default() };
+        Model::from_bytes("demo", &demo_bytes(), &options).expect("a model")
+    };
+    let model = with(Some(Duration::ZERO));
+    let image = Image::from_rgb8(640, 640, vec![128; 3 * 640 * 640]).expect("a picture");
+    let options = PredictOptions { imgsz: Some([640; 2]), ..PredictOptions::default() };
+    let error = model.predict(&image, &options).expect_err("nothing is done in no time");
+    assert_eq!(error.kind(), ErrorKind::Device, "{error}");
+    let name = model.device_name();
+    assert!(error.message().ends_with(" has not answered for 0ns"), "{error}");
+    assert!(name.contains(error.message().trim_end_matches(" has not answered for 0ns")), "{error}, {name}");
+    // Another one that is opened as usual has time enough.
+    let small = PredictOptions { imgsz: Some([64; 2]), ..PredictOptions::default() };
+    with(None).predict(&image, &small).expect("a run");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
-use std::time::Duration;
 
 use ferroyolo_shaders::Third;
 
@@ -11,10 +10,6 @@ use super::device::Gpu;
 use super::picture::{self, Picture};
 use super::program::{Dispatch, Program, grid};
 use crate::error::{Error, Result};
-
-/// A device that has not answered for so long is given up. A program that stands in for one may have to share the CPU.
-const PATIENCE: Duration = Duration::from_secs(60);
-const PATIENCE_WITH_PROGRAMS: Duration = Duration::from_secs(600);
 
 /// The stage of a program that computes the network.
 pub(super) const NETWORK: usize = 1;
@@ -484,13 +479,16 @@ pub(super) fn wait(
     mapped: &[mpsc::Receiver<Mapped>],
 ) -> Result<()> {
     let name = &gpu.adapter().name;
-    let patience = if gpu.adapter().is_software { PATIENCE_WITH_PROGRAMS } else { PATIENCE };
+    let patience = gpu.patience();
     let wait = wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(patience) };
     // wgpu panics if the device is lost while it waits. By then it has said so, which is checked first.
     let polled = catch_unwind(AssertUnwindSafe(|| gpu.device.poll(wait)));
     gpu.check()?;
     let polled = polled.map_err(|_| Error::device("gpu", format!("{name} was lost during a run")))?;
-    polled.map_err(|cause| Error::device("gpu", format!("{name} does not answer")).with_source(cause))?;
+    polled.map_err(|cause| {
+        let message = format!("{name} has not answered for {patience:?}");
+        Error::device("gpu", message).with_source(cause)
+    })?;
     for answer in mapped {
         let mapped = answer
             .recv_timeout(patience)

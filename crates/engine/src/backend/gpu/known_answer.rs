@@ -11,7 +11,8 @@ use super::device::Gpu;
 use super::job::{GpuWeights, Job, Packer};
 use super::program::{FoundLayout, Program, Stages, Upload};
 use super::variant::{Choose, Variant, variants};
-use crate::error::{Error, Result};
+use super::verdict::Refusal;
+use crate::error::{Error, ErrorKind, Result};
 use crate::ops::{Conv2d, ConvWeights, StepIo, conv2d};
 
 /// Largest difference from the plain shader, relative to the larger of one and the largest value.
@@ -28,9 +29,12 @@ const MAX_TRIED: usize = 2;
 
 /// Convolves small maps on the device's matrix units and by the plain shader. Errors with what is wrong if that fails, or
 /// if the results differ.
-pub(super) fn check(gpu: &Gpu) -> std::result::Result<(), String> {
+pub(super) fn check(gpu: &Gpu) -> std::result::Result<(), Refusal> {
     match n_ways(gpu) {
-        0 => Err("its workgroups are too small for cooperative matrices".to_owned()),
+        0 => {
+            let why = "its workgroups are too small for cooperative matrices".to_owned();
+            Err(Refusal { why, is_lasting: false })
+        }
         n => check_ways(gpu, n.min(MAX_TRIED)),
     }
 }
@@ -40,7 +44,7 @@ fn n_ways(gpu: &Gpu) -> usize {
     variants(gpu).iter().filter(|variant| variant.shader.matrix.is_some()).count()
 }
 
-fn check_ways(gpu: &Gpu, n_ways: usize) -> std::result::Result<(), String> {
+fn check_ways(gpu: &Gpu, n_ways: usize) -> std::result::Result<(), Refusal> {
     // Maps and channels of odd sizes, so that there are rests everywhere.
     let strided = Conv2d {
         in_channels: 20,
@@ -54,15 +58,23 @@ fn check_ways(gpu: &Gpu, n_ways: usize) -> std::result::Result<(), String> {
     };
     let pointwise = Conv2d { kernel: [1; 2], stride: [1; 2], padding: [0; 2], ..strided.clone() };
     for (op, has_residual) in [(strided, false), (pointwise, true)] {
-        let difference = difference(gpu, n_ways, op, has_residual)
-            .map_err(|error| format!("its driver fails with cooperative matrices: {}", chain(&error)))?;
+        let difference = difference(gpu, n_ways, op, has_residual).map_err(|error| Refusal {
+            why: format!("its driver fails with cooperative matrices: {}", chain(&error)),
+            // Another time there may be memory, or more patience.
+            is_lasting: error.kind() != ErrorKind::Limit && gpu.is_patient(),
+        })?;
         // Written so that what is no number is refused, too.
         let agrees = difference <= tolerance(gpu.element());
         if !agrees {
-            return Err(format!("its cooperative matrices compute wrong: they are off by {difference:.1e}"));
+            let why = format!("its cooperative matrices compute wrong: they are off by {difference:.1e}");
+            return Err(Refusal { why, is_lasting: true });
         }
     }
-    Ok(())
+    // A device that is lost says so by the way.
+    gpu.check().map_err(|_| Refusal {
+        why: "the device was lost when its cooperative matrices were tried".to_owned(),
+        is_lasting: true,
+    })
 }
 
 /// The error and its causes in one line.
@@ -188,7 +200,7 @@ mod tests {
         }
         let gpu = gpu.with_units(MatrixUnits { shader: CONV2D_MATRIX_8, subgroup: [8, 8] });
         assert!(n_ways(&gpu) > 0);
-        let refusal = check(&gpu).expect_err("a shader that can't be compiled");
+        let refusal = check(&gpu).expect_err("a shader that can't be compiled").why;
         assert!(refusal.starts_with("its driver fails with cooperative matrices: "), "{refusal}");
         assert!(!refusal.contains("can't be tried"), "{refusal}");
 
@@ -204,7 +216,7 @@ mod tests {
         // Too few invocations for the subgroups that there are: some blocks are never summed.
         let half = units.subgroup[0] / 2;
         let gpu = gpu.with_units(MatrixUnits { subgroup: [half; 2], ..units });
-        let refusal = check(&gpu).expect_err("results with holes");
+        let refusal = check(&gpu).expect_err("results with holes").why;
         assert!(refusal.contains("compute wrong"), "{refusal}");
     }
 }

@@ -30,10 +30,11 @@ mod tests;
 mod trust;
 mod tune;
 mod variant;
+mod verdict;
 
 pub use adapter::{Adapter, AdapterKind, MatrixShape, adapters};
 pub(crate) use adapter::{automatically, candidates};
-pub(crate) use device::Gpu;
+pub(crate) use device::{Gpu, Opening};
 pub use frame::Traffic;
 pub(crate) use frame::{Errand, Frame, Input, Wanted};
 pub(crate) use job::{GpuWeights, Job, Packer, THREADS, elementwise, job_struct, lanes_for, pixels, word};
@@ -79,5 +80,6 @@ pub(crate) fn for_tests(element: ferroyolo_shaders::Element) -> Option<Gpu> {
         assert!(!is_ci, "CI has to have a Vulkan device");
         return None;
     };
-    Some(Gpu::open(Some(index), element).expect("an adapter that is listed as usable"))
+    let opened = Gpu::open(Some(index), element, &Opening::default());
+    Some(opened.expect("an adapter that is listed as usable"))
 }

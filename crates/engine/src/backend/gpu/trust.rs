@@ -6,8 +6,9 @@ use super::pipelines::Proven;
 
 /// Leave to ask a device for what wgpu is not done with; of that, only cooperative matrices are asked for.
 pub(super) fn experimental_features() -> wgpu::ExperimentalFeatures {
-    // SAFETY: this is an acknowledgement that such features may have bugs, not a promise about values. Whatever is
-    // computed with them is held against an answer that is known (`matrix`) before it is used.
+    // SAFETY: this is an acknowledgement that such features may have bugs, not a promise about values. What they compute
+    // is held against an answer that is known (`known_answer`) before they are used, by this process or by an earlier one
+    // with the same driver and the same shaders (`verdict`).
     unsafe { wgpu::ExperimentalFeatures::enabled() }
 }
 

@@ -3,7 +3,7 @@
 //! One file is one kind of dispatch. Code that several of them need stands in `shared/` and is put before them as it is:
 //! there is no template language. What varies is an `override` constant, or one of a few preludes with the same
 //! functions: activations and weights are `f32` or `f16` ([`Element`]), and are reached one by one or in fours
-//! ([`Lanes`]). Sums are always `f32`.
+//! ([`Lanes`]). Sums are always `f32`. What `f16` can't hold is noted in the last four elements of `arena`.
 //!
 //! Bindings of group 0: `jobs`, `arena`, and what a shader takes besides ([`Third`]): `weights`, `picture` or `found`.
 //!

@@ -20,4 +20,12 @@ fn store4(at: u32, n: u32, value: vec4<f32>) {
     for (var i = 0u; i < min(n, 4u); i++) {
         arena[at + i] = Element(value[i]);
     }
+    note(select(vec4<f32>(0.0), value, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(n)));
+}
+
+// Tells the host, at the end of the arena, of a value that memory can't hold. All who do so write the same.
+fn note(value: vec4<f32>) {
+    if is_too_large(value) {
+        arena[arrayLength(&arena) - 4u] = Element(1.0);
+    }
 }

@@ -26,7 +26,16 @@ fn store4(at: u32, n: u32, value: vec4<f32>) {
         for (var i = 0u; i < n; i++) {
             arena[at / 4u][i] = Element(value[i]);
         }
+        note(select(vec4<f32>(0.0), value, vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(n)));
         return;
     }
     arena[at / 4u] = vec4<Element>(value);
+    note(value);
+}
+
+// Tells the host, at the end of the arena, of a value that memory can't hold. All who do so write the same.
+fn note(value: vec4<f32>) {
+    if is_too_large(value) {
+        arena[arrayLength(&arena) - 1u] = vec4<Element>(1.0, 0.0, 0.0, 0.0);
+    }
 }

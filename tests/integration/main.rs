@@ -5,6 +5,7 @@ mod bad_models;
 mod compile_fail;
 mod gpu;
 mod objects_on_gpu;
+mod overflow;
 mod policies;
 mod repeatability;
 mod tasks;

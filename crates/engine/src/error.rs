@@ -26,6 +26,8 @@ pub enum ErrorKind {
     Limit,
     /// A device is absent or failed.
     Device,
+    /// A value is too large for the number format to compute in; a wider one has room for it.
+    Overflow,
     /// A caller's option or value makes no sense.
     Argument,
 }
@@ -43,6 +45,7 @@ impl ErrorKind {
             Self::Unsupported => "unsupported",
             Self::Limit => "limit",
             Self::Device => "device",
+            Self::Overflow => "overflow",
             Self::Argument => "argument",
         }
     }
@@ -127,6 +130,12 @@ impl Error {
     #[must_use]
     pub fn device(at: impl Into<String>, message: impl Into<String>) -> Self {
         Self::new(ErrorKind::Device, at, message)
+    }
+
+    /// A value that is too large for the number format to compute in.
+    #[must_use]
+    pub fn overflow(at: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Overflow, at, message)
     }
 
     /// An option or value that makes no sense.

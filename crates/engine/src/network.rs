@@ -9,9 +9,12 @@ use ferroyolo_kernels::{Arena, View, clear_halo};
 
 #[cfg(feature = "gpu")]
 use crate::backend::gpu::{
-    Choose, Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Tuner, Wanted, times,
+    Choose, Frame, Gpu, GpuTarget, GpuWeights, Guess, Input, Program, Traffic, Tuner, Wanted, elements,
+    first_overflow, images_beyond, overflow, times,
 };
 use crate::backend::{Cpu, CpuTarget};
+#[cfg(feature = "gpu")]
+use crate::error::ErrorKind;
 use crate::error::{Error, Result};
 #[cfg(feature = "gpu")]
 use crate::graph::flatten_pools;
@@ -279,7 +282,9 @@ impl Network {
             #[cfg(feature = "gpu")]
             (Place::Gpu(on), device) => {
                 let mut frame = Self::frame(on, planned, device)?;
-                frame.run(&on.gpu, arena.as_mut_slice())?;
+                frame.start(&on.gpu, Input::Values(arena.as_slice()), Wanted::Values)?;
+                self.finish(planned, &mut frame)?;
+                frame.read_values(&on.gpu, arena.as_mut_slice())?;
                 device.keep(frame);
                 Ok(())
             }
@@ -303,6 +308,41 @@ impl Network {
         let mut frame = Self::frame(on, planned, device)?;
         frame.start(&on.gpu, input, wanted)?;
         Ok(frame)
+    }
+
+    /// Waits for a run of the plan on the GPU. What a failed one leaves behind is not used again.
+    ///
+    /// Errors with `ErrorKind::Overflow`, naming the layer and the pictures, if a value was too large for 16-bit floats,
+    /// and with `ErrorKind::Unsupported` if the network runs on the CPU.
+    #[cfg(feature = "gpu")]
+    pub(crate) fn finish(&self, planned: &Planned, frame: &mut Frame) -> Result<()> {
+        let Place::Gpu(on) = &self.place else {
+            return Err(Error::unsupported("cpu", "runs are not started there but carried out"));
+        };
+        match frame.finish(&on.gpu) {
+            Err(error) if error.kind() == ErrorKind::Overflow => {
+                Err(self.locate_overflow(&on.gpu, planned, frame)?.unwrap_or(error))
+            }
+            done => done,
+        }
+    }
+
+    /// What is told of a run that had too large values: the first layer that gives them, and for which pictures. `None` if
+    /// it does not happen again.
+    #[cfg(feature = "gpu")]
+    fn locate_overflow(&self, gpu: &Gpu, planned: &Planned, frame: &mut Frame) -> Result<Option<Error>> {
+        let plan = &planned.plan;
+        let Some(dispatch) = first_overflow(gpu, frame)? else { return Ok(None) };
+        let (_, steps) = frame.carried_out().swap_remove(dispatch);
+        let mut arena = self.cpu.arena(plan.arena_len)?;
+        for step in steps.into_iter().map(|step| &plan.steps[step]) {
+            frame.fetch_values(gpu, elements(&step.output), arena.as_mut_slice())?;
+            let images = images_beyond(arena.as_slice(), &step.output);
+            if !images.is_empty() {
+                return Ok(Some(overflow(&self.graph.nodes[step.node].at, &images, step.output.n)));
+            }
+        }
+        Ok(Some(overflow("input", &[], plan.picture.n)))
     }
 
     /// A frame for the plan, best one that ran it before.

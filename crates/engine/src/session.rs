@@ -221,7 +221,8 @@ impl Session {
     /// Runs the network, with all heads it has, on `images`: `[N, 3, H, W]`, RGB from 0 to 1.
     ///
     /// Errors with `ErrorKind::Shape` unless H and W are multiples of the coarsest stride, with `ErrorKind::Argument`
-    /// if a value is not finite, and with `ErrorKind::Limit` if the input is too large.
+    /// if a value is not finite, with `ErrorKind::Limit` if the input is too large, and with `ErrorKind::Overflow` if a
+    /// value of it or of a layer is too large for 16-bit floats where these are used.
     pub fn run(&mut self, images: &Tensor) -> Result<Outputs<'_>> {
         let has_one2one = self.model.network.head().has_one2one();
         self.run_branches(images, Branches { one2many: true, one2one: has_one2one })
@@ -324,7 +325,8 @@ impl Session {
     /// stretched to the input.
     ///
     /// Errors with `ErrorKind::Argument` if an option makes no sense for the network, and with `ErrorKind::Weights` if
-    /// a network for whole pictures gives values that are not finite. Objects with such values are left out.
+    /// a network for whole pictures gives values that are not finite. Objects with such values are left out. On a GPU in
+    /// 16-bit floats, errors with `ErrorKind::Overflow` if a value of any layer is too large for them.
     pub fn predict(&mut self, images: &[&Image], options: &PredictOptions) -> Result<Vec<Results>> {
         self.predict_to(images, options, Extent::Cut)
     }

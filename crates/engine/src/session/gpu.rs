@@ -100,7 +100,7 @@ impl Session {
         let Self { model, state } = self;
         let gpu = model.network.gpu().ok_or_else(no_arena)?;
         let arena = state.arena.as_mut().ok_or_else(no_arena)?;
-        frame.finish(gpu)?;
+        model.network.finish(&prepared.planned, frame)?;
         frame.read_values(gpu, arena.as_mut_slice())?;
         results(model, Source::Maps(arena), prepared, preprocessed, &mut state.finish)
     }
@@ -126,7 +126,7 @@ impl Session {
         let Self { model, state } = self;
         let gpu = model.network.gpu().ok_or_else(no_arena)?;
         let mut words = Vec::new();
-        frame.finish(gpu)?;
+        model.network.finish(&prepared.planned, frame)?;
         frame.read_found(gpu, &mut words)?;
         let n_read = words.len();
         frame.fetch_found(gpu, n_read..layout.n_used(&words).max(n_read), &mut words)?;

@@ -245,10 +245,7 @@ impl Gpu {
 
     /// Errors with `ErrorKind::Weights` if a value would become infinite on the device.
     pub(crate) fn check_values(&self, values: &[f32]) -> Result<()> {
-        /// Half of a step above the largest 16-bit float: what is smaller is rounded to a number.
-        const TOO_LARGE: f32 = 65520.0;
-        let is_lost = |value: &&f32| value.is_finite() && value.abs() >= TOO_LARGE;
-        match values.iter().find(is_lost).filter(|_| self.element == Element::F16) {
+        match self.first_too_large(values) {
             Some(value) => {
                 let message = format!("holds {value:e}, which is too large for 16-bit floats; use 32 bits");
                 Err(Error::weights("weights", message))

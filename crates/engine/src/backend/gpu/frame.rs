@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use ferroyolo_shaders::Third;
 
 use super::device::Gpu;
+use super::overflow::{self, Note};
 use super::picture::{self, Picture};
 use super::program::{Dispatch, Program, grid};
 use crate::error::{Error, Result};
@@ -19,7 +20,11 @@ pub(super) const NETWORK: usize = 1;
 const MAX_SPARE: u64 = 4 << 20;
 
 /// What the host reads through.
-const READBACK: wgpu::BufferUsages = wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
+pub(super) const READBACK: wgpu::BufferUsages =
+    wgpu::BufferUsages::MAP_READ.union(wgpu::BufferUsages::COPY_DST);
+
+/// What is mapped begins at multiples of so many bytes.
+const NOTE_ALIGNMENT: u64 = wgpu::MAP_ALIGNMENT;
 
 /// Bytes between the parts of what is sent.
 const ALIGNMENT: u64 = 16;
@@ -80,6 +85,8 @@ pub(crate) struct Frame {
     groups: [Vec<wgpu::BindGroup>; 3],
     /// Which stages the last run had.
     ran: [bool; 3],
+    /// Byte of `readback` at which the arena's note stands after the last run.
+    noted_at: u64,
     /// What the last run sent to `found`.
     parameters: Vec<u32>,
     running: Option<Running>,
@@ -124,7 +131,8 @@ impl Frame {
         } else {
             read
         };
-        let arena = fit(arena, "activations", bytes(program.arena_len), inside)?;
+        let read = read.next_multiple_of(NOTE_ALIGNMENT) + gpu.note_bytes();
+        let arena = fit(arena, "activations", bytes(program.arena_len) + gpu.note_bytes(), inside)?;
         let picture = fit(picture, "pictures", 0, Usage::STORAGE | Usage::COPY_DST)?;
         let found = fit(found, "found", 4 * program.found.len as u64, inside)?;
         let readback = fit(readback, "outputs", read, READBACK)?;
@@ -140,6 +148,7 @@ impl Frame {
             errand: None,
             groups: Default::default(),
             ran: [false; 3],
+            noted_at: 0,
             parameters: Vec::new(),
             running: None,
             traffic: Traffic::default(),
@@ -233,7 +242,7 @@ impl Frame {
             Wanted::Values => &[],
             Wanted::Found(parameters) => parameters,
         };
-        let values = values_bytes(gpu, &self.program);
+        let values = values_bytes(gpu, &self.program).next_multiple_of(NOTE_ALIGNMENT) + gpu.note_bytes();
         if matches!(wanted, Wanted::Values) && self.readback.size() < values {
             self.readback = gpu.buffer("outputs", values, READBACK)?;
         }
@@ -248,7 +257,8 @@ impl Frame {
         self.ran = [is_pictures, true, matches!(wanted, Wanted::Found(_))];
         let program = &self.program;
         let bytes = |n: usize| n as u64 * gpu.element_bytes();
-        let mut read_back = 0;
+        let note = Note::of(gpu, &self.arena);
+        let (mut read_back, mut noted_at) = (0, 0);
         let submission = gpu.guarded(|| {
             self.upload.unmap();
             let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -261,6 +271,7 @@ impl Frame {
                 let (from, to) = (&self.upload, &self.found);
                 encoder.copy_buffer_to_buffer(from, parameters_at, to, 0, parameters_bytes);
             }
+            note.clear(&mut encoder);
             {
                 let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
                 self.last_run().for_each(|(dispatch, group)| dispatch.encode(&mut pass, group));
@@ -279,12 +290,16 @@ impl Frame {
                     encoder.copy_buffer_to_buffer(&self.found, 0, &self.readback, 0, read_back);
                 }
             }
+            noted_at = read_back.next_multiple_of(NOTE_ALIGNMENT);
+            note.copy(&mut encoder, &self.readback, noted_at);
             gpu.submit(encoder)
         })?;
         let mapped = gpu.guarded(|| {
             [(&self.readback, wgpu::MapMode::Read), (&self.upload, wgpu::MapMode::Write)].map(map)
         })?;
         self.running = Some(Running { submission, mapped: Mutex::new(mapped) });
+        self.noted_at = noted_at;
+        let read_back = read_back + gpu.note_bytes();
         self.traffic = Traffic { uploaded: parameters_at + parameters_bytes, read_back };
         Ok(())
     }
@@ -303,7 +318,14 @@ impl Frame {
         let mut put =
             |place: usize, bytes: &[u8]| view.slice(place..place + bytes.len()).copy_from_slice(bytes);
         match input {
-            Input::Values(host) => put(0, &gpu.encode(&self.program.input.values(host))),
+            Input::Values(host) => {
+                let values = self.program.input.values(host);
+                if let Some(value) = gpu.first_too_large(&values) {
+                    let message = format!("holds {value:e}, which is too large for 16-bit floats; use f32");
+                    return Err(Error::overflow("images", message));
+                }
+                put(0, &gpu.encode(&values));
+            }
             Input::Pictures(pictures) => picture::write(pictures, &mut put),
         }
         put(parameters_at as usize, bytemuck::cast_slice(parameters));
@@ -317,15 +339,39 @@ impl Frame {
         self.read_values(gpu, host)
     }
 
+    /// The arena's note.
+    pub(super) fn note(&self, gpu: &Gpu) -> Note<'_> {
+        Note::of(gpu, &self.arena)
+    }
+
+    /// Has what the last run was sent taken once more, of a frame that sends nothing else any more. Pictures are still
+    /// there.
+    pub(super) fn send_again(&self, gpu: &Gpu, encoder: &mut wgpu::CommandEncoder) {
+        if !self.ran[0] {
+            self.upload.unmap();
+            let input = &self.program.input;
+            let [place, bytes] = [input.range.start, input.len()].map(|n| n as u64 * gpu.element_bytes());
+            encoder.copy_buffer_to_buffer(&self.upload, 0, &self.arena, place, bytes);
+        }
+    }
+
     /// Waits until the run is through.
+    ///
+    /// Errors with `ErrorKind::Overflow` if a value was too large for the numbers of the device;
+    /// [`first_overflow`](super::first_overflow) finds out where.
     pub(crate) fn finish(&mut self, gpu: &Gpu) -> Result<()> {
         match self.running.take() {
             Some(Running { submission, mapped }) => {
                 let mapped = mapped.into_inner().unwrap_or_else(PoisonError::into_inner);
-                wait(gpu, submission, &mapped)
+                wait(gpu, submission, &mapped)?;
             }
-            None => Err(Error::device("gpu", "there is no run to wait for")),
+            None => return Err(Error::device("gpu", "there is no run to wait for")),
         }
+        if overflow::is_noted(gpu, &self.readback, self.noted_at)? {
+            self.readback.unmap();
+            return Err(overflow::overflow("gpu", &[], 1));
+        }
+        Ok(())
     }
 
     /// Writes the outputs of a finished run that wanted [`Wanted::Values`] to their places in an arena on the host.

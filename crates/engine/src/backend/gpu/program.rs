@@ -365,7 +365,7 @@ fn dispatches(
 
 /// Errors if a shader can't reach all of an arena.
 fn check_arena(gpu: &Gpu, arena_len: usize) -> Result<()> {
-    let bytes = arena_len as u64 * gpu.element_bytes();
+    let bytes = arena_len as u64 * gpu.element_bytes() + gpu.note_bytes();
     let limit = gpu.max_binding_bytes();
     if bytes <= limit {
         return Ok(());

@@ -48,6 +48,7 @@
 //! }
 //! ```
 
+mod awake;
 mod command;
 mod driver;
 mod frame;

@@ -158,6 +158,8 @@ impl Builder {
     /// How often a worker gives a sign of life, and after how long without one it is killed. 1 s and 15 s if not set.
     ///
     /// This finds processes that are stopped or stand still as a whole. A handler that hangs is found by the deadline.
+    /// Time in which this process is stopped itself does not count, here and for the other times that workers have: what
+    /// they sent meanwhile is read first. Deadlines of jobs are by the clock in any case.
     #[must_use]
     pub fn heartbeat(mut self, every: Duration, silence: Duration) -> Builder {
         self.heartbeat = every;

@@ -7,10 +7,14 @@
 //!
 //! Every start has an incarnation number that is never used again, so that what is said of a dead worker is not held
 //! against its successor.
+//!
+//! There are two times. Deadlines of jobs are by the clock, as whoever waits for them is. The patience with workers is
+//! measured in time [awake](super::awake).
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use super::awake::Awake;
 use super::frame::{Tag, VERSION};
 use super::supervisor::{Next, RestartPolicy, Supervisor};
 use crate::sync::{Condvar, Deadline, Mutex, lock, wait};
@@ -19,6 +23,9 @@ use crate::sync::{Condvar, Deadline, Mutex, lock, wait};
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Clock {
     Since(Instant),
+    /// Milliseconds that a test sets.
+    #[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+    Set(&'static std::sync::atomic::AtomicU64),
     /// For models, in which no time passes.
     #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
     Still,
@@ -28,6 +35,8 @@ impl Clock {
     pub(crate) fn now(self) -> Duration {
         match self {
             Clock::Since(start) => start.elapsed(),
+            #[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+            Clock::Set(ms) => Duration::from_millis(ms.load(std::sync::atomic::Ordering::SeqCst)),
             #[cfg(all(test, any(ferroyolo_loom, ferroyolo_shuttle)))]
             Clock::Still => Duration::ZERO,
         }
@@ -220,6 +229,7 @@ pub(crate) struct Roster<H> {
 #[derive(Debug)]
 struct State<H> {
     supervisor: Supervisor,
+    awake: Awake,
     slots: Vec<Slot<H>>,
     next_incarnation: u64,
     is_spawning: bool,
@@ -235,7 +245,7 @@ struct State<H> {
 struct Slot<H> {
     incarnation: u64,
     life: Life<H>,
-    /// When the present life began, or was last heard of.
+    /// When the present life began, or was last heard of, in time awake.
     heard: Duration,
     ready_since: Duration,
     is_proven: bool,
@@ -244,6 +254,7 @@ struct Slot<H> {
     answer: Option<Answer>,
 }
 
+/// What a worker is at. It has to be done `by` a time awake.
 #[derive(Debug)]
 enum Life<H> {
     Down,
@@ -293,6 +304,7 @@ impl<H: Clone> Roster<H> {
         Roster {
             state: Mutex::new(State {
                 supervisor: Supervisor::new(policy, n_slots, seed),
+                awake: Awake::new([patience.start, patience.silence, patience.grace]),
                 slots: (0..n_slots).map(slot).collect(),
                 next_incarnation: 1,
                 is_spawning: false,
@@ -315,48 +327,56 @@ impl<H: Clone> Roster<H> {
     pub(crate) fn next(&self) -> Action<H> {
         let mut state = lock(&self.state);
         loop {
-            let now = self.clock.now();
-            if let Some(worker) = self.overdue(&mut state, now) {
-                return Action::Kill(worker);
+            if let Some(action) = self.look(&mut state, self.clock.now()) {
+                return action;
             }
-            if state.is_closed && state.slots.iter().all(|slot| matches!(slot.life, Life::Down)) {
-                return Action::Stop;
-            }
-            let was_open = state.supervisor.is_open();
-            let next = if state.incompatible.is_some() { Next::Idle } else { state.supervisor.next(now) };
-            let start_at = match next {
-                Next::Start(slot) => {
-                    let incarnation = state.next_incarnation;
-                    state.next_incarnation += 1;
-                    state.is_spawning = true;
-                    state.tally.n_started += 1;
-                    state.slots[slot].begin(incarnation, now);
-                    if was_open {
-                        self.wake_drivers();
-                    }
-                    return Action::Spawn { slot, incarnation };
-                }
-                Next::At(at) => Some(at),
-                Next::Idle => None,
-            };
-            state.wake_at = start_at.into_iter().chain(self.next_overdue(&state)).min();
             let deadline = self.clock.deadline(state.wake_at);
             state = wait(&self.work, state, &deadline);
         }
     }
 
+    /// What has to be done now, if anything; else when to look again is noted.
+    fn look(&self, state: &mut State<H>, now: Duration) -> Option<Action<H>> {
+        let awake = state.awake.look(now);
+        if let Some(worker) = self.overdue(state, now, awake) {
+            return Some(Action::Kill(worker));
+        }
+        if state.is_closed && state.slots.iter().all(|slot| matches!(slot.life, Life::Down)) {
+            return Some(Action::Stop);
+        }
+        let was_open = state.supervisor.is_open();
+        let next = if state.incompatible.is_some() { Next::Idle } else { state.supervisor.next(now) };
+        let start_at = match next {
+            Next::Start(slot) => {
+                let incarnation = state.next_incarnation;
+                state.next_incarnation += 1;
+                state.is_spawning = true;
+                state.tally.n_started += 1;
+                state.slots[slot].begin(incarnation, now, awake);
+                if was_open {
+                    self.wake_drivers();
+                }
+                return Some(Action::Spawn { slot, incarnation });
+            }
+            Next::At(at) => Some(at),
+            Next::Idle => None,
+        };
+        state.wake_at = start_at.into_iter().chain(self.next_overdue(state, now, awake)).min();
+        None
+    }
+
     /// The worker has been started. If the pool was closed meanwhile it is handed back, to be killed.
     pub(crate) fn spawned(&self, slot: usize, worker: H) -> Result<(), H> {
-        let now = self.clock.now();
         let mut state = lock(&self.state);
+        let awake = state.awake.look(self.clock.now());
         state.is_spawning = false;
         self.spawned.notify_all();
-        state.slots[slot].heard = now;
+        state.slots[slot].heard = awake;
         if state.is_closed {
             state.slots[slot].life = Life::Doomed { worker: worker.clone(), reason: Reason::Closed };
             return Err(worker);
         }
-        state.slots[slot].life = Life::Starting { worker, by: now.saturating_add(self.patience.start) };
+        state.slots[slot].life = Life::Starting { worker, by: awake.saturating_add(self.patience.start) };
         Ok(())
     }
 
@@ -369,20 +389,20 @@ impl<H: Clone> Roster<H> {
     }
 
     /// Decides who has to be killed, and who has proven to work.
-    fn overdue(&self, state: &mut State<H>, now: Duration) -> Option<H> {
+    fn overdue(&self, state: &mut State<H>, now: Duration, awake: Duration) -> Option<H> {
         let healthy_after = state.supervisor.policy().healthy_after;
         let mut n_deadlines = 0;
         let mut doomed = None;
         for idx in 0..state.slots.len() {
             let slot = &mut state.slots[idx];
-            let is_silent = now >= slot.heard.saturating_add(self.patience.silence);
+            let is_silent = awake >= slot.heard.saturating_add(self.patience.silence);
             let reason = match &slot.life {
-                Life::Starting { by, .. } if now >= *by => {
+                Life::Starting { by, .. } if awake >= *by => {
                     Reason::NotReady("it was not ready in time".to_owned())
                 }
                 Life::Ready(_) if slot.job.as_ref().is_some_and(|job| job.is_over(now)) => Reason::Deadline,
                 Life::Ready(_) if is_silent => Reason::Silent,
-                Life::Leaving { by, reason, .. } if now >= *by => reason.clone(),
+                Life::Leaving { by, reason, .. } if awake >= *by => reason.clone(),
                 Life::Ready(_)
                     if !slot.is_proven
                         && slot.job.is_none()
@@ -407,16 +427,19 @@ impl<H: Clone> Roster<H> {
         doomed
     }
 
-    /// When somebody has to be killed next, or has proven to work, if nothing happens until then.
-    fn next_overdue(&self, state: &State<H>) -> Option<Duration> {
+    /// When somebody may have to be killed next, or has proven to work, if nothing happens until then; by the clock, and
+    /// not later than the next look has to be made.
+    fn next_overdue(&self, state: &State<H>, now: Duration, awake: Duration) -> Option<Duration> {
         let healthy_after = state.supervisor.policy().healthy_after;
+        let tick = state.awake.tick();
+        let when = |by: Duration| now.saturating_add(by.saturating_sub(awake).min(tick));
         let of = |slot: &Slot<H>| match &slot.life {
-            Life::Starting { by, .. } | Life::Leaving { by, .. } => Some(*by),
+            Life::Starting { by, .. } | Life::Leaving { by, .. } => Some(when(*by)),
             Life::Ready(_) => {
                 let proof = (!slot.is_proven && slot.job.is_none())
                     .then(|| slot.ready_since.saturating_add(healthy_after));
                 let deadline = slot.job.as_ref().and_then(|job| job.deadline);
-                let silence = slot.heard.saturating_add(self.patience.silence);
+                let silence = when(slot.heard.saturating_add(self.patience.silence));
                 Some(silence).into_iter().chain(proof).chain(deadline).min()
             }
             Life::Down | Life::Spawning | Life::Doomed { .. } => None,
@@ -428,10 +451,10 @@ impl<H: Clone> Roster<H> {
 
     /// The worker is alive.
     pub(crate) fn heard(&self, slot: usize, incarnation: u64) {
-        let now = self.clock.now();
         let mut state = lock(&self.state);
+        let awake = state.awake.look(self.clock.now());
         if let Some(slot) = state.slot(slot, incarnation) {
-            slot.heard = now;
+            slot.heard = awake;
         }
     }
 
@@ -439,11 +462,12 @@ impl<H: Clone> Roster<H> {
     pub(crate) fn ready(&self, slot: usize, incarnation: u64) -> bool {
         let now = self.clock.now();
         let mut state = lock(&self.state);
+        let awake = state.awake.look(now);
         let Some(of) = state.slot(slot, incarnation) else { return true };
         match &of.life {
             Life::Starting { worker, .. } => {
                 of.life = Life::Ready(worker.clone());
-                (of.heard, of.ready_since) = (now, now);
+                (of.heard, of.ready_since) = (awake, now);
                 self.slots[slot].notify_all();
                 self.work.notify_all();
                 true
@@ -455,15 +479,15 @@ impl<H: Clone> Roster<H> {
 
     /// The worker answers.
     pub(crate) fn answer(&self, slot: usize, incarnation: u64, tag: Tag, answer: Answer) -> Verdict {
-        let now = self.clock.now();
         let mut state = lock(&self.state);
+        let awake = state.awake.look(self.clock.now());
         let Some(of) = state.slot(slot, incarnation) else { return Verdict::Dropped };
-        of.heard = now;
+        of.heard = awake;
         if of.job.as_ref().is_some_and(|job| job.tag == tag) && matches!(of.life, Life::Ready(_)) {
             of.job = None;
             of.last = Some(tag);
             if let (Answer::Panicked(_), Life::Ready(worker)) = (&answer, &of.life) {
-                let by = now.saturating_add(self.patience.grace);
+                let by = awake.saturating_add(self.patience.grace);
                 of.life = Life::Leaving { worker: worker.clone(), by, reason: Reason::Panicked };
                 self.work.notify_all();
             }
@@ -588,14 +612,13 @@ impl<H: Clone> Roster<H> {
     /// Sees to it that nothing is started any more, and returns those who have to be told to leave, and those who have
     /// to be killed because they still run a job.
     pub(crate) fn close(&self) -> (Vec<H>, Vec<H>) {
-        let now = self.clock.now();
         let mut state = lock(&self.state);
         state.is_closed = true;
         state.supervisor.close();
         while state.is_spawning {
             state = wait(&self.spawned, state, &Deadline::Never);
         }
-        let by = now.saturating_add(self.patience.grace);
+        let by = state.awake.look(self.clock.now()).saturating_add(self.patience.grace);
         let (mut idle, mut busy) = (Vec::new(), Vec::new());
         for slot in &mut state.slots {
             match &slot.life {
@@ -655,11 +678,11 @@ impl<H> State<H> {
 }
 
 impl<H: Clone> Slot<H> {
-    fn begin(&mut self, incarnation: u64, now: Duration) {
+    fn begin(&mut self, incarnation: u64, now: Duration, awake: Duration) {
         *self = Slot {
             incarnation,
             life: Life::Spawning,
-            heard: now,
+            heard: awake,
             ready_since: now,
             is_proven: false,
             job: None,
@@ -694,3 +717,6 @@ impl Running {
         self.deadline.is_some_and(|at| now >= at)
     }
 }
+
+#[cfg(all(test, not(any(ferroyolo_loom, ferroyolo_shuttle))))]
+mod tests;

@@ -337,7 +337,7 @@ fn describe(pool: &ProcessPool, took: Duration) {
     for (reason, n) in &metrics.worker_restarts {
         println!("| workers that ended, {reason} | {n} |");
     }
-    println!("| attempts begun again | {} |", metrics.jobs_retried);
+    println!("| attempts begun again | {} |", metrics.job_retries);
     println!("| late replies dropped | {} |", metrics.late_replies_dropped);
     println!("| seconds | {:.1} |", took.as_secs_f64());
 }

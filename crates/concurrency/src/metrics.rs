@@ -13,12 +13,19 @@
 //! assert!(metrics.to_string().contains("ferroyolo_jobs_completed_total{queue=\"squares\"} 1"));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Snapshots of several queues and locks are one answer to a scrape as a [`Page`], not one after the other: the format
+//! describes each family of numbers once and keeps its samples together.
+
+mod text;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use crate::error::JobError;
+
+pub use text::Page;
 
 /// The numbers of one queue or pool at one instant. `Display` writes them in the text format of Prometheus.
 #[derive(Clone, Debug)]
@@ -32,8 +39,8 @@ pub struct Metrics {
     pub jobs_completed: u64,
     /// Jobs that have an error.
     pub jobs_failed: Failures,
-    /// Attempts that were given up and begun again.
-    pub jobs_retried: u64,
+    /// Attempts that were given up and whose job went back to the queue, to be begun anew. A job may have several.
+    pub job_retries: u64,
     /// Jobs that wait for a worker.
     pub n_queued: usize,
     /// Jobs that a worker is at, and whose outcome is open.
@@ -65,15 +72,6 @@ pub struct LockMetrics {
     pub lock_wait: Histogram,
     /// Callers that wait.
     pub n_waiting: usize,
-}
-
-impl fmt::Display for LockMetrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Exposition { f, labels: format!("lock=\"{}\"", escaped(&self.name)) };
-        text.histogram("lock_wait_seconds", "How long callers waited for their turn.", &self.lock_wait)?;
-        text.head("lock_waiting", "gauge", "Callers that wait for their turn.")?;
-        text.sample("lock_waiting", "", self.n_waiting as u64)
-    }
 }
 
 /// What the workers of a queue are doing.
@@ -138,7 +136,7 @@ pub(crate) struct Counters {
     pub(crate) accepted: u64,
     pub(crate) completed: u64,
     pub(crate) failed: Failures,
-    pub(crate) retried: u64,
+    pub(crate) retries: u64,
     pub(crate) queue_wait: Histogram,
     pub(crate) infer: Histogram,
     pub(crate) restarts: BTreeMap<&'static str, u64>,
@@ -160,7 +158,7 @@ impl Counters {
             jobs_accepted: self.accepted,
             jobs_completed: self.completed,
             jobs_failed: self.failed.clone(),
-            jobs_retried: self.retried,
+            job_retries: self.retries,
             n_queued,
             n_running,
             queue_wait: self.queue_wait.clone(),
@@ -179,44 +177,6 @@ impl Metrics {
     pub fn is_balanced(&self) -> bool {
         let open = self.n_queued as u64 + self.n_running as u64;
         self.jobs_accepted == self.jobs_completed + self.jobs_failed.total() + open
-    }
-}
-
-impl fmt::Display for Metrics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Exposition { f, labels: format!("queue=\"{}\"", escaped(&self.name)) };
-        text.head("jobs_accepted_total", "counter", "Jobs that were accepted.")?;
-        text.sample("jobs_accepted_total", "", self.jobs_accepted)?;
-        text.head("jobs_completed_total", "counter", "Jobs that have a result.")?;
-        text.sample("jobs_completed_total", "", self.jobs_completed)?;
-        text.head("jobs_failed_total", "counter", "Jobs that have an error, by kind.")?;
-        for (kind, count) in self.jobs_failed.iter() {
-            text.sample("jobs_failed_total", &format!("kind=\"{kind}\""), count)?;
-        }
-        text.head("jobs_retried_total", "counter", "Attempts that were given up and begun again.")?;
-        text.sample("jobs_retried_total", "", self.jobs_retried)?;
-        text.head("jobs_quarantined_total", "counter", "Jobs that were refused as killers of workers.")?;
-        text.sample("jobs_quarantined_total", "", self.jobs_failed.of(FailureKind::Quarantined))?;
-        text.head("queue_depth", "gauge", "Jobs that wait for a worker.")?;
-        text.sample("queue_depth", "", self.n_queued as u64)?;
-        text.head("jobs_running", "gauge", "Jobs that a worker is at.")?;
-        text.sample("jobs_running", "", self.n_running as u64)?;
-        text.histogram("queue_wait_seconds", "How long jobs waited for a worker.", &self.queue_wait)?;
-        text.histogram("infer_seconds", "How long workers were at a job.", &self.infer)?;
-        text.head("workers", "gauge", "Workers, by what they are doing.")?;
-        text.sample("workers", "state=\"idle\"", self.workers.idle as u64)?;
-        text.sample("workers", "state=\"busy\"", self.workers.busy as u64)?;
-        text.sample("workers", "state=\"away\"", self.workers.away as u64)?;
-        text.head("worker_restarts_total", "counter", "Workers that were replaced, by reason.")?;
-        for (reason, count) in &self.worker_restarts {
-            text.sample("worker_restarts_total", &format!("reason=\"{reason}\""), *count)?;
-        }
-        text.head("deadline_kills_total", "counter", "Workers killed because a deadline had passed.")?;
-        text.sample("deadline_kills_total", "", self.deadline_kills)?;
-        text.head("late_replies_dropped_total", "counter", "Results that came after the outcome.")?;
-        text.sample("late_replies_dropped_total", "", self.late_replies_dropped)?;
-        text.head("circuit_open", "gauge", "Whether no more workers are started.")?;
-        text.sample("circuit_open", "", u64::from(self.circuit_open))
     }
 }
 
@@ -334,39 +294,6 @@ impl Histogram {
     }
 }
 
-/// Writes the text format of Prometheus, version 0.0.4.
-struct Exposition<'a, 'f> {
-    f: &'a mut fmt::Formatter<'f>,
-    /// Labels of every sample.
-    labels: String,
-}
-
-impl Exposition<'_, '_> {
-    fn head(&mut self, name: &str, kind: &str, help: &str) -> fmt::Result {
-        writeln!(self.f, "# HELP ferroyolo_{name} {help}\n# TYPE ferroyolo_{name} {kind}")
-    }
-
-    fn sample(&mut self, name: &str, label: &str, value: impl fmt::Display) -> fmt::Result {
-        let comma = if label.is_empty() { "" } else { "," };
-        writeln!(self.f, "ferroyolo_{name}{{{}{comma}{label}}} {value}", self.labels)
-    }
-
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) -> fmt::Result {
-        self.head(name, "histogram", help)?;
-        for (bound_s, count) in histogram.cumulated() {
-            let bound = if bound_s.is_finite() { bound_s.to_string() } else { "+Inf".to_owned() };
-            self.sample(&format!("{name}_bucket"), &format!("le=\"{bound}\""), count)?;
-        }
-        self.sample(&format!("{name}_sum"), "", histogram.sum().as_secs_f64())?;
-        self.sample(&format!("{name}_count"), "", histogram.count())
-    }
-}
-
-/// A label's value as the format wants it.
-fn escaped(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -397,10 +324,5 @@ mod tests {
         assert_eq!(at(f64::INFINITY), Some(3));
         assert_eq!(histogram.count(), 3);
         assert_eq!(histogram.sum(), Duration::from_millis(60_003));
-    }
-
-    #[test]
-    fn names_are_escaped_in_labels() {
-        assert_eq!(escaped("a\"b\\c\nd"), "a\\\"b\\\\c\\nd");
     }
 }

@@ -257,12 +257,12 @@ fn job_answered_twice() {
     let metrics = assert_all_answered(&core, 1);
     let (n_counted, n_dropped) = (n_counted.load(Ordering::SeqCst), metrics.late_replies_dropped);
     match outcome {
-        Ok(11) => assert_eq!((n_counted, n_dropped, metrics.jobs_retried), (1, 0, 0)),
-        Ok(12) => assert_eq!((n_counted, n_dropped, metrics.jobs_retried), (1, 1, 1)),
+        Ok(11) => assert_eq!((n_counted, n_dropped, metrics.job_retries), (1, 0, 0)),
+        Ok(12) => assert_eq!((n_counted, n_dropped, metrics.job_retries), (1, 1, 1)),
         Err(JobError::Timeout) => {
             assert_eq!(n_counted, 0, "answered, and timed out");
             assert_eq!(metrics.jobs_failed.of(FailureKind::Timeout), 1);
-            assert!((1..=1 + metrics.jobs_retried).contains(&n_dropped), "{metrics}");
+            assert!((1..=1 + metrics.job_retries).contains(&n_dropped), "{metrics}");
         }
         other => panic!("{other:?}"),
     }

@@ -63,10 +63,7 @@ pub(crate) fn drive(shared: &Shared, slot: usize) {
                 }
                 // The worker died while nobody looked. Others may be free.
                 None => {
-                    // It was not begun, so it is not begun again.
-                    if claim.retry(Work { n_passes: work.n_passes + 1, ..work }) {
-                        shared.core.count(|counters| counters.retried -= 1);
-                    }
+                    claim.put_back(Work { n_passes: work.n_passes + 1, ..work });
                 }
             },
         }

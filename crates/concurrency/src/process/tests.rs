@@ -156,7 +156,7 @@ fn f14_starts_that_fail_for_a_while_lose_nothing() {
     }
     let metrics = pool.metrics();
     assert_eq!(metrics.worker_restarts.get("not_started"), Some(&5), "{metrics}");
-    assert_eq!((metrics.jobs_completed, metrics.jobs_retried), (10, 0), "{metrics}");
+    assert_eq!((metrics.jobs_completed, metrics.job_retries), (10, 0), "{metrics}");
 }
 
 #[test]

@@ -434,6 +434,11 @@ impl<J, O> Claim<'_, J, O> {
         self.check_in(|state, key, trash| state.retry(key, job, trash))
     }
 
+    /// As [`Claim::retry`], of a job that was not begun: nothing is given up, and none is counted.
+    pub(crate) fn put_back(mut self, job: J) -> bool {
+        self.check_in(|state, key, trash| state.put_back(key, job, trash))
+    }
+
     fn check_in(&mut self, answer: impl FnOnce(&mut State<J, O>, Key, &mut Trash<J, O>) -> bool) -> bool {
         let mut trash = Trash::new();
         let mut state = lock(&self.core.state);
@@ -554,6 +559,12 @@ impl<J, O> State<J, O> {
     }
 
     fn retry(&mut self, key: Key, job: J, trash: &mut Trash<J, O>) -> bool {
+        let is_back = self.put_back(key, job, trash);
+        self.counters.retries += u64::from(is_back);
+        is_back
+    }
+
+    fn put_back(&mut self, key: Key, job: J, trash: &mut Trash<J, O>) -> bool {
         if !self.is_running(key) {
             trash.jobs.push(job);
             return false;
@@ -568,7 +579,6 @@ impl<J, O> State<J, O> {
         live.queued_at = Instant::now();
         self.n_running -= 1;
         self.queue.push_front(key.id);
-        self.counters.retried += 1;
         self.wake_worker();
         true
     }

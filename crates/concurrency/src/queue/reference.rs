@@ -312,7 +312,7 @@ impl Pair<'_> {
         for (kind, count) in metrics.jobs_failed.iter() {
             assert_eq!(count, reference.n_failed.get(&kind).copied().unwrap_or(0), "{kind}");
         }
-        assert_eq!(metrics.jobs_retried, reference.n_retried);
+        assert_eq!(metrics.job_retries, reference.n_retried);
         assert_eq!(metrics.late_replies_dropped, reference.n_dropped);
         assert_eq!((metrics.n_queued, metrics.n_running), (reference.queue.len(), reference.n_running()));
         assert_eq!(metrics.workers.busy, self.claims.len());

@@ -430,7 +430,23 @@ fn a_job_that_comes_back_goes_first_and_old_answers_are_dropped() {
     assert!(third.finish(Ok('B')));
     assert_eq!(tickets.map(|ticket| ticket.wait().unwrap()), ['A', 'B']);
     let metrics = core.metrics();
-    assert_eq!((metrics.jobs_retried, metrics.late_replies_dropped), (1, 1));
+    assert_eq!((metrics.job_retries, metrics.late_replies_dropped), (1, 1));
+}
+
+#[test]
+fn a_job_that_was_not_begun_is_not_counted_as_begun_anew() {
+    let core: Core<char, char> = Core::new("passing".to_owned(), 1, 1);
+    let never = &Deadline::Never;
+    core.submit('a', Deadline::Never, never).unwrap();
+    let claim = || match core.claim(never) {
+        Claimed::Job(claim, 'a') => claim,
+        other => panic!("{other:?}"),
+    };
+    assert!(claim().put_back('a'));
+    assert_eq!(core.metrics().job_retries, 0);
+    assert!(claim().retry('a'));
+    assert_eq!(core.metrics().job_retries, 1);
+    assert!(claim().finish(Ok('A')));
 }
 
 #[test]

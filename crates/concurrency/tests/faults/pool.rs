@@ -52,7 +52,7 @@ fn f01_a_kill_amid_a_request_concerns_only_its_job() {
         outcome(ticket, job).unwrap();
     }
     let metrics = pool.metrics();
-    assert_eq!((metrics.jobs_completed, metrics.jobs_retried), (8, 1), "{metrics}");
+    assert_eq!((metrics.jobs_completed, metrics.job_retries), (8, 1), "{metrics}");
     assert_eq!(n_restarts(&pool, "crashed"), 1, "{metrics}");
 }
 
@@ -63,7 +63,7 @@ fn f02_a_loop_ends_at_the_deadline() {
     assert!(matches!(error, JobError::Timeout), "{error}");
     run(&pool, &Job::new(1)).unwrap();
     let metrics = pool.metrics();
-    assert_eq!((metrics.deadline_kills, metrics.jobs_retried), (1, 0), "{metrics}");
+    assert_eq!((metrics.deadline_kills, metrics.job_retries), (1, 0), "{metrics}");
 }
 
 #[test]
@@ -444,5 +444,5 @@ fn a_worker_that_dies_idle_is_replaced_ahead_of_need() {
     signal(pids[0], Signal::KILL);
     until("another is there", || pool.pids().first().is_some_and(|pid| *pid != pids[0]));
     run(&pool, &Job::new(1)).unwrap();
-    assert_eq!(pool.metrics().jobs_retried, 0);
+    assert_eq!(pool.metrics().job_retries, 0);
 }

@@ -49,8 +49,8 @@ pub struct Builder {
     n_workers: usize,
     capacity: usize,
     deadline: Option<Duration>,
-    n_retries: u32,
-    quarantine_after: u32,
+    n_retries: Option<u32>,
+    quarantine_after: Option<u32>,
     max_frame: usize,
     heartbeat: Duration,
     patience: Patience,
@@ -64,6 +64,13 @@ pub struct Builder {
 pub enum StartError {
     /// This was set to zero.
     Zero(&'static str),
+    /// A job's input would be refused before the job has been tried as often as was asked for.
+    Retries {
+        /// Attempts after the first.
+        n_retries: u32,
+        /// Workers that one input may kill.
+        quarantine_after: u32,
+    },
     /// Workers would be killed before they can give the next sign of life.
     Silence {
         /// Between two signs of life; at least a millisecond.
@@ -82,6 +89,12 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             StartError::Zero(what) => write!(f, "a pool needs {what}, got 0, expected 1 or more"),
+            StartError::Retries { n_retries, quarantine_after } => write!(
+                f,
+                "a job can't be tried again {n_retries} times if its input is refused after it killed \
+                 {quarantine_after} workers: expected at most {} retries",
+                quarantine_after.saturating_sub(1)
+            ),
             StartError::Silence { every, silence } => write!(
                 f,
                 "signs of life can't come every {every:?} and be missed after {silence:?}: the first has to be 1 ms or \
@@ -98,7 +111,10 @@ impl fmt::Display for StartError {
 impl Error for StartError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
-            StartError::Zero(_) | StartError::Silence { .. } | StartError::InsideWorker => None,
+            StartError::Zero(_)
+            | StartError::Retries { .. }
+            | StartError::Silence { .. }
+            | StartError::InsideWorker => None,
             StartError::Thread(error) => Some(error),
         }
     }
@@ -131,16 +147,20 @@ impl Builder {
         Builder { deadline: Some(deadline), ..self }
     }
 
-    /// How often a job is tried again whose worker died. Twice if not set.
+    /// How often a job is tried again whose worker died. If not set once, or never if one kill is enough for quarantine.
+    ///
+    /// After that its outcome is [`JobError::Crashed`], or [`JobError::Quarantined`] if its input has killed as many
+    /// workers as [`Builder::quarantine_after`] says. Has to be less than that, or it could not be reached.
     #[must_use]
     pub fn retries(self, n_retries: u32) -> Builder {
-        Builder { n_retries, ..self }
+        Builder { n_retries: Some(n_retries), ..self }
     }
 
-    /// How many workers one input may kill, over all jobs that consist of it, before it is refused. 2 if not set.
+    /// How many workers one input may kill, over all jobs that consist of it, before it is refused. One more than
+    /// [`Builder::retries`] if not set, and 2 at least.
     #[must_use]
     pub fn quarantine_after(self, n_kills: u32) -> Builder {
-        Builder { quarantine_after: n_kills, ..self }
+        Builder { quarantine_after: Some(n_kills), ..self }
     }
 
     /// How dead workers are replaced.
@@ -191,8 +211,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// If a number is zero that must not be, or there are no threads. That workers can't be started, or are of another
-    /// version, is the outcome of jobs.
+    /// If a number is zero that must not be, numbers contradict each other, or there are no threads. That workers can't
+    /// be started, or are of another version, is the outcome of jobs.
     pub fn start(self) -> Result<ProcessPool, StartError> {
         let command = self.command.clone();
         self.start_with(command)
@@ -202,15 +222,23 @@ impl Builder {
         if worker::is_idle() {
             return Err(StartError::InsideWorker);
         }
+        let n_retries = self.n_retries.unwrap_or(match self.quarantine_after {
+            Some(0 | 1) => 0,
+            _ => 1,
+        });
+        let quarantine_after = self.quarantine_after.unwrap_or(n_retries.saturating_add(1).max(2));
         for (value, what) in [
             (self.n_workers, "workers"),
             (self.capacity, "capacity"),
-            (self.quarantine_after as usize, "kills before quarantine"),
+            (quarantine_after as usize, "kills before quarantine"),
             (self.max_frame, "bytes in a message"),
         ] {
             if value == 0 {
                 return Err(StartError::Zero(what));
             }
+        }
+        if n_retries >= quarantine_after {
+            return Err(StartError::Retries { n_retries, quarantine_after });
         }
         let (every, silence) = (self.heartbeat, self.patience.silence);
         if every < Duration::from_millis(1) || silence <= every {
@@ -220,8 +248,8 @@ impl Builder {
         let seed = self.seed.unwrap_or_else(|| RandomState::new().hash_one(0));
         let settings = Settings {
             deadline: self.deadline,
-            n_retries: self.n_retries,
-            quarantine_after: self.quarantine_after,
+            n_retries,
+            quarantine_after,
             max_frame: self.max_frame,
             heartbeat: self.heartbeat,
             limits: self.command.limits,
@@ -251,8 +279,8 @@ impl ProcessPool {
             n_workers: 1,
             capacity: 16,
             deadline: None,
-            n_retries: 2,
-            quarantine_after: 2,
+            n_retries: None,
+            quarantine_after: None,
             max_frame: 64 << 20,
             heartbeat: Duration::from_secs(1),
             patience: Patience {

@@ -25,6 +25,8 @@ enum Habit {
     Reverse,
     /// Answers, but only when it has been killed.
     ReverseLate,
+    /// Ends at its first job.
+    Die,
 }
 
 /// Starts threads instead of processes.
@@ -69,7 +71,7 @@ impl Launch for Threads {
         let (ours, theirs) = UnixStream::pair()?;
         let (kill, killed) = mpsc::channel();
         // A late answer goes through the channel after the kill.
-        let stream = matches!(self.habit, Habit::Reverse).then(|| theirs.try_clone()).transpose()?;
+        let stream = (!matches!(self.habit, Habit::ReverseLate)).then(|| theirs.try_clone()).transpose()?;
         let (habit, is_choppy) = (self.habit, self.is_choppy);
         let thread = thread::spawn(move || work(theirs, habit, is_choppy, &killed));
         let to_worker = HalfSocket(ours.try_clone()?);
@@ -107,6 +109,9 @@ fn serve(mut from: impl io::Read, mut to: impl io::Write, habit: Habit, killed: 
     while let Ok(Some(header)) = frame::read(&mut from, 1 << 30, &mut payload) {
         if header.kind != Kind::Request {
             continue;
+        }
+        if matches!(habit, Habit::Die) {
+            return;
         }
         let reply: Vec<u8> = payload[..header.len].iter().rev().copied().collect();
         if matches!(habit, Habit::ReverseLate) {
@@ -200,6 +205,46 @@ fn signs_of_life_that_can_not_come_in_time_are_refused() {
         let error = builder().heartbeat(every, silence).start().map(drop).unwrap_err();
         assert!(matches!(error, StartError::Silence { .. }), "{error}");
         assert!(error.to_string().contains(&format!("{silence:?}")), "{error}");
+    }
+}
+
+#[test]
+fn retries_that_can_not_be_reached_are_refused() {
+    let refused = |builder: Builder| builder.start().map(drop).unwrap_err();
+    for (builder, told) in [
+        (builder().retries(2).quarantine_after(2), ["again 2 times", "2 workers", "at most 1"]),
+        (builder().retries(1).quarantine_after(1), ["again 1 times", "1 workers", "at most 0"]),
+        (builder().retries(u32::MAX), ["again 4294967295 times", "4294967295 workers", "at most 4294967294"]),
+    ] {
+        let error = refused(builder);
+        assert!(matches!(error, StartError::Retries { .. }), "{error}");
+        assert!(told.iter().all(|text| error.to_string().contains(text)), "{error}");
+    }
+}
+
+#[test]
+fn a_job_is_tried_as_often_as_was_asked_for() {
+    for (of, n_attempts, is_quarantined) in [
+        (builder(), 2, true),
+        (builder().retries(0), 1, false),
+        (builder().quarantine_after(1), 1, false),
+        (builder().quarantine_after(5), 2, false),
+        (builder().retries(1), 2, true),
+        (builder().retries(3), 4, true),
+        (builder().retries(3).quarantine_after(9), 4, false),
+    ] {
+        let pool = start(of, Habit::Die, false, &[]);
+        let error = pool.submit(vec![1]).unwrap().wait().unwrap_err();
+        match &error {
+            JobError::Quarantined { kills } => {
+                assert!(is_quarantined && *kills == n_attempts, "{error}");
+            }
+            JobError::Crashed { attempt, .. } => {
+                assert!(!is_quarantined && *attempt == n_attempts, "{error}");
+            }
+            _ => panic!("{error}"),
+        }
+        assert_eq!(pool.metrics().job_retries, u64::from(n_attempts) - 1, "{}", pool.metrics());
     }
 }
 

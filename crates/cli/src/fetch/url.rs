@@ -41,43 +41,124 @@ pub fn path_of(url: &str) -> String {
 }
 
 /// `url` without the password in it, to be shown.
+///
+/// Passwords are often written as they are, with characters that end the part of a URL that they belong to. So the login
+/// goes on to the last `@` that can be its end, and too much is hidden rather than too little: of
+/// `http://host:8080/a@2x.png`, nobody can tell that it is none.
 pub fn without_password(url: &str) -> String {
-    let Some((scheme, rest)) = url.split_once("://") else { return url.into() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    format!("{scheme}://{}{path}", hide_login(authority))
+    hide_logins(url, |_| false)
 }
 
-/// `text`, which another program wrote, without the passwords of URLs in it; those of `known` are found in any form.
-pub fn hide_passwords(text: &str, known: &[String]) -> String {
-    let mut text = text.to_owned();
-    for url in known {
-        text = text.replace(url, &without_password(url));
-        let authority = url.split_once("://").map_or(&**url, |(_, rest)| rest).split(['/', '?', '#']).next();
-        // A program may tell a part of the URL only.
-        if let Some((login, _)) = authority.and_then(|authority| authority.rsplit_once('@')) {
-            let login = format!("{login}@");
-            text = text.replace(&login, &hide_login(&login));
-        }
-    }
+/// `text` without the passwords of the URLs in it, which go on to a character that `ends` them.
+fn hide_logins(text: &str, ends: impl Fn(char) -> bool) -> String {
     let mut hidden = String::new();
-    let mut rest = text.as_str();
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + "://".len());
-        let ends = |c: char| c.is_whitespace() || matches!(c, '/' | '?' | '#');
-        let (authority, after) = after.split_at(after.find(ends).unwrap_or(after.len()));
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("://") {
+        let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+        let url = &after[..after.find(&ends).unwrap_or(after.len())];
         hidden.push_str(before);
-        hidden.push_str(&hide_login(authority));
+        hidden.push_str("://");
         rest = after;
+        if let Some(end) = login_end(scheme, url) {
+            hidden.push_str(&shown_login(&url[..end]));
+            rest = &after[end..];
+        }
     }
     hidden + rest
 }
 
-/// The host of a URL with the user before it, if one is named, but without the password.
-pub fn hide_login(authority: &str) -> String {
-    match authority.rsplit_once('@') {
-        Some((user, host)) => format!("{}:***@{host}", user.split(':').next().unwrap_or_default()),
-        None => authority.into(),
+/// Where the login ends with which `rest`, a URL after its scheme, begins: at an `@`.
+fn login_end(scheme: &str, rest: &str) -> Option<usize> {
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let ends = || rest.match_indices('@').map(|(at, _)| at);
+    let is_before_host =
+        |&at: &usize| rest[at + 1..].starts_with(|c: char| c.is_alphanumeric() || matches!(c, '[' | '_'));
+    let end = ends().rfind(is_before_host).or_else(|| ends().next_back())?;
+    if authority.contains('@') {
+        return Some(end);
+    }
+    // Paths of pictures have an `@` more often than those of streams have.
+    let is_picture = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    let before_password = if is_picture { authority } else { &rest[..end] };
+    // A host in brackets has colons, and the name of a user none.
+    (before_password.contains(':') && !rest.starts_with('[')).then_some(end)
+}
+
+/// What is shown of the login in a URL, of what stands before the `@`: the user, if a password follows.
+fn shown_login(login: &str) -> String {
+    match login.find([':', '@']) {
+        Some(at) if login[at..].starts_with(':') => format!("{}:***", &login[..at]),
+        // A name alone may be a token.
+        _ => "***".into(),
+    }
+}
+
+/// `text`, which another program wrote, without the passwords of URLs in it; those of `known` are found in any form.
+pub fn hide_passwords(text: &str, known: &[String]) -> String {
+    match known.split_first() {
+        Some((url, others)) => {
+            // The URL as it is shown has no password, and may have a user of the same name.
+            let parts = text.split(&**url).map(|part| hide_passwords(&hide_parts(part, url), others));
+            parts.collect::<Vec<_>>().join(&without_password(url))
+        }
+        None => hide_logins(text, char::is_whitespace),
+    }
+}
+
+/// `text` without what a program may tell of the login in `url`: all of it, or parts, since what ends it is open to dispute.
+fn hide_parts(text: &str, url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return text.into() };
+    let Some(end) = login_end(scheme, rest) else { return text.into() };
+    let login = &rest[..end];
+    let mut text = text.replace(&format!("{login}@"), &format!("{}@", shown_login(login)));
+    let secret = login.split_once(':').map_or(login, |(_, password)| password);
+    let decoded = percent_decoded(secret);
+    for secret in [secret, &decoded] {
+        let parts = secret.split(['/', '?', '#', '@', ':']);
+        // One character tells nothing, and is found everywhere.
+        for part in [secret].into_iter().chain(parts).filter(|part| part.chars().nth(1).is_some()) {
+            text = replace_words(&text, part, "***");
+        }
+    }
+    text
+}
+
+/// `text` with `by` in place of `word` wherever that stands alone.
+fn replace_words(text: &str, word: &str, by: &str) -> String {
+    let mut replaced = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find(word) {
+        let (before, after) = (&rest[..at], &rest[at + word.len()..]);
+        replaced.push_str(before);
+        let joins = |a: Option<char>, b: Option<char>| {
+            a.is_some_and(char::is_alphanumeric) && b.is_some_and(char::is_alphanumeric)
+        };
+        let is_part = joins(replaced.chars().next_back(), word.chars().next())
+            || joins(word.chars().next_back(), after.chars().next());
+        replaced.push_str(if is_part { word } else { by });
+        rest = after;
+    }
+    replaced + rest
+}
+
+/// `text` with the bytes that `%` and two digits stand for.
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
+        let coded = digits.filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.push(coded.unwrap_or(byte));
+        rest = if coded.is_some() { &after[2..] } else { after };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// An address without a scheme, and without the password in it, to be shown.
+pub fn hide_login(address: &str) -> String {
+    match address.rsplit_once('@') {
+        Some((login, host)) => format!("{}@{host}", shown_login(login)),
+        None => address.into(),
     }
 }
 
@@ -128,8 +209,41 @@ mod tests {
             ("rtsp://me:se@cret@cam", "rtsp://me:***@cam"),
             ("https://a/b@c.jpg", "https://a/b@c.jpg"),
             ("a.jpg", "a.jpg"),
+            ("http://me:secret@a/b@2x.jpg", "http://me:***@2x.jpg"),
+            ("https://a/b:c@2x.jpg", "https://a/b:c@2x.jpg"),
+            ("rtsp://cam:554/live", "rtsp://cam:554/live"),
+            ("rtsp://[::1]:554/live@1", "rtsp://[::1]:554/live@1"),
+            ("rtsp://me:secret@[::1]:554/live", "rtsp://me:***@[::1]:554/live"),
+            ("https://token@a/b.jpg", "https://***@a/b.jpg"),
+            ("rtsp://:secret@cam", "rtsp://:***@cam"),
+            ("rtsp://office/me:secret@cam/1", "rtsp://office/me:***@cam/1"),
+            ("https://a/?from=rtsp://me:secret@cam", "https://a/?from=rtsp://me:***@cam"),
+            ("://@", "://***@"),
         ] {
             assert_eq!(without_password(url), shown);
+        }
+    }
+
+    #[test]
+    fn passwords_as_they_are_typed_are_not_shown() {
+        for scheme in ["rtsp", "http", "HTTPS", "srt"] {
+            for secret in
+                ["x9/w7z", "/w7z", "w7z/", "x9?w7z", "x9#w7z", "x9@w7z", "x9:w7z", "12/34@x/y", "a b/@"]
+            {
+                for rest in ["cam", "cam:554/live", "cam/live?x=@", "[::1]/live", "kamera-\u{fc}/1"] {
+                    let url = format!("{scheme}://me:{secret}@{rest}");
+                    assert_eq!(without_password(&url), format!("{scheme}://me:***@{rest}"));
+                    // ffmpeg takes the host to end where the authority does.
+                    let text =
+                        format!("{url}: refused; resolving me:{secret}; tcp://me:{secret} and {secret}");
+                    let hidden = hide_passwords(&text, &[url]);
+                    let parts = secret.split(['/', '?', '#', '@', ':']).filter(|part| part.len() > 1);
+                    for part in parts.chain([secret]) {
+                        assert!(!hidden.contains(part), "{part}: {hidden}");
+                    }
+                    assert!(hidden.contains("refused") && hidden.contains(rest), "{hidden}");
+                }
+            }
         }
     }
 
@@ -145,9 +259,17 @@ mod tests {
             ),
             ("nothing://", "nothing://"),
             ("", ""),
+            ("moved to http://me:o/ther@d/e", "moved to http://me:***@d/e"),
+            ("no such user: se'cr et, but incrset", "no such user: ***, but incrset"),
         ] {
             assert_eq!(hide_passwords(text, &known), shown);
         }
+        // Some programs tell what the percent signs stand for.
+        let known = ["rtsp://me:se%2Fcr%zzet@cam/1".to_owned()];
+        assert_eq!(hide_passwords("401 for se/cr%zzet", &known), "401 for ***");
+        // A user is no secret, even if the password is the same word.
+        let known = ["rtsp://admin:admin@cam/1".to_owned()];
+        assert_eq!(hide_passwords("rtsp://admin:admin@cam/1: 401", &known), "rtsp://admin:***@cam/1: 401");
     }
 
     #[test]

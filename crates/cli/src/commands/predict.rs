@@ -22,7 +22,7 @@ use crate::model::{self, Loaded, head_name};
 use crate::output::console::{self, Progress};
 use crate::output::json::{JsonSink, is_stdout};
 use crate::output::report::Report;
-use crate::output::save::Saver;
+use crate::output::save::{Reads, Saver};
 
 /// Most boxes for an image, unless `--max-det` says otherwise.
 const DEFAULT_MAX_DET: usize = 300;
@@ -85,7 +85,8 @@ impl Drop for Ended {
 }
 
 fn report(args: &Predict, sources: &Sources, loaded: &Loaded, tools: Arc<Tools>) -> Result<Report> {
-    let saver = Saver::new(args, &sources.directories, tools)?;
+    let reads = Reads { sources, model: loaded.path.as_deref(), task: loaded.model.task() };
+    let saver = Saver::new(args, &reads, tools)?;
     let json = args.json.as_deref().map(|target| {
         let inputs = sources.files.iter().map(PathBuf::as_path).chain(loaded.path.as_deref());
         JsonSink::open(target, inputs)

@@ -51,17 +51,27 @@ pub fn refuse_to_overwrite<'a>(
     Ok(())
 }
 
-/// Whether both paths lead to one file that exists.
-pub fn is_same_file(a: &Path, b: &Path) -> bool {
+/// What a file has in common with no other, by whatever name it is found.
+#[cfg(unix)]
+pub type Identity = (u64, u64);
+
+/// What a file has in common with no other, by whatever link it is found.
+#[cfg(not(unix))]
+pub type Identity = PathBuf;
+
+/// The identity of the file at `path`, at the end of all links.
+pub fn identity(path: &Path) -> io::Result<Identity> {
     #[cfg(unix)]
-    fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    return {
         use std::os::unix::fs::MetadataExt as _;
         fs::metadata(path).map(|meta| (meta.dev(), meta.ino()))
-    }
+    };
     #[cfg(not(unix))]
-    fn identity(path: &Path) -> io::Result<PathBuf> {
-        fs::canonicalize(path)
-    }
+    fs::canonicalize(path)
+}
+
+/// Whether both paths lead to one file that exists.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((identity(a), identity(b)), (Ok(a), Ok(b)) if a == b)
 }
 

@@ -2,6 +2,7 @@
 
 pub mod console;
 pub mod file;
+pub mod inputs;
 pub mod json;
 mod labels;
 pub mod report;

@@ -86,6 +86,9 @@ impl Report {
 
     /// Tells what was found in a picture, and saves what is to be saved of it.
     pub fn picture(&mut self, label: &Label, image: Option<&Image>, results: &Results) -> Result<()> {
+        if let Some(Err(error)) = self.saver.as_ref().map(|saver| saver.refuse_replaced(label)) {
+            return self.failure(label, &error);
+        }
         let path = &label.path;
         self.count(label);
         self.n_done += 1;

@@ -6,9 +6,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ferroyolo::{Image, Results};
+use ferroyolo::{Image, Results, Task};
 
-use super::file::{is_same_file, write_atomically};
+use super::file::write_atomically;
+use super::inputs::Inputs;
 use super::labels;
 use super::unique::{UniqueNames, as_component};
 use super::video::VideoWriter;
@@ -16,6 +17,7 @@ use crate::args::Predict;
 use crate::error::{Error, Result};
 use crate::fetch::url;
 use crate::input::pipeline::Label;
+use crate::input::sources::Sources;
 use crate::input::video::{Tools, Video};
 
 /// Extensions that pictures can be saved with; others become PNG.
@@ -23,6 +25,16 @@ const EXTENSIONS: [&str; 7] = ["jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff
 
 /// Runs without a directory of their own go here, the second one to `predict2`, and so on.
 const RUNS: &str = "runs";
+
+/// What must not be written over.
+pub struct Reads<'a> {
+    /// The sources, as far as they are known.
+    pub sources: &'a Sources,
+    /// The model's file, if it has one.
+    pub model: Option<&'a Path>,
+    /// What the model is for, on which depends what is saved.
+    pub task: Task,
+}
 
 /// Saves what was asked for, under names that no two pictures share.
 pub struct Saver {
@@ -34,6 +46,7 @@ pub struct Saver {
     crops: bool,
     masks: bool,
     names: UniqueNames,
+    inputs: Inputs,
     tools: Arc<Tools>,
     current: Option<Current>,
     n_saved: usize,
@@ -60,8 +73,8 @@ enum Writer {
 impl Saver {
     /// Makes the directory, if anything is to be saved.
     ///
-    /// Pictures lie in `source_directories`; errors if saving could overwrite them. `tools` encode videos.
-    pub fn new(args: &Predict, source_directories: &[PathBuf], tools: Arc<Tools>) -> Result<Option<Self>> {
+    /// Errors if saving could overwrite what the run `reads`. `tools` encode videos.
+    pub fn new(args: &Predict, reads: &Reads<'_>, tools: Arc<Tools>) -> Result<Option<Self>> {
         let pictures = args.save.is_some() || args.source.is_empty();
         if !(pictures || args.save_txt || args.save_crop || args.save_masks) {
             return Ok(None);
@@ -74,6 +87,7 @@ impl Saver {
             None => new_run(Path::new(RUNS))?,
         };
         let directory_real = fs::canonicalize(&directory).map_err(|error| Error::at(&directory, error))?;
+        let files = reads.sources.files.iter().map(PathBuf::as_path).chain(reads.model);
         let saver = Self {
             directory,
             directory_real,
@@ -83,16 +97,20 @@ impl Saver {
             crops: args.save_crop,
             masks: args.save_masks,
             names: UniqueNames::default(),
+            inputs: Inputs::new(files, reads.sources.total.is_none()),
             tools,
             current: None,
             n_saved: 0,
             last: PathBuf::new(),
         };
-        if pictures && source_directories.iter().any(|directory| saver.is_own(directory)) {
-            let directory = saver.directory.display();
-            return Err(Error::Usage(format!(
-                "--save {directory}: holds source pictures, which could be overwritten"
-            )));
+        for source in &reads.sources.directories {
+            if let Some(own) = saver.own_directory(source, reads.task) {
+                return Err(Error::Usage(format!(
+                    "--save {}: {} holds source pictures, which could be overwritten",
+                    saver.directory.display(),
+                    own.display()
+                )));
+            }
         }
         if saver.labels {
             make_directory(&saver.directory.join("labels"))?;
@@ -129,27 +147,29 @@ impl Saver {
                 self.save_frame(&label.path, image, results)?;
             } else {
                 let target = self.directory.join(format!("{stem}.{}", saved_extension(&label.path)));
-                self.refuse_own(&label.path, &target)?;
+                self.refuse_own(&label.path)?;
+                self.inputs.refuse(&label.path, &target)?;
                 results.plot(image).save(&target).map_err(|error| Error::at(&target, error))?;
                 self.last = target;
             }
             if let Some(map) = &results.class_map {
-                self.save_map("classes", &stem, map.to_png())?;
+                self.save_map(label, "classes", &stem, map.to_png())?;
             }
             if let Some(map) = &results.depth {
-                self.save_map("depth", &stem, map.to_png())?;
+                self.save_map(label, "depth", &stem, map.to_png())?;
             }
         }
         if self.labels {
             let target = self.directory.join("labels").join(format!("{stem}.txt"));
+            self.inputs.refuse(&label.path, &target)?;
             write_atomically(&target, labels::lines(results, self.conf).as_bytes())?;
         }
         if self.crops {
-            self.save_crops(&stem, image, results)?;
+            self.save_crops(label, &stem, image, results)?;
         }
         if let Some(masks) = results.masks.as_ref().filter(|_| self.masks) {
             for idx in 0..masks.len() {
-                self.save_map("masks", &format!("{stem}_{}", idx + 1), masks.to_png(idx))?;
+                self.save_map(label, "masks", &format!("{stem}_{}", idx + 1), masks.to_png(idx))?;
             }
         }
         match &mut self.current {
@@ -180,10 +200,10 @@ impl Saver {
             Writer::NotBegun => {
                 let target = self.directory.join(format!("{stem}.mp4"));
                 let rate = video.rate.with_stride(video.stride);
-                let writer = self
-                    .refuse_own(path, &target)
-                    .and_then(|()| VideoWriter::create(&self.tools, &target, image.shape(), &rate));
-                writer.map(Some)
+                let refused = self.refuse_own(path).and_then(|()| self.inputs.refuse(path, &target));
+                refused
+                    .and_then(|()| VideoWriter::create(&self.tools, &target, image.shape(), &rate))
+                    .map(Some)
             }
         };
         let Some(current) = &mut self.current else { return Ok(()) };
@@ -202,14 +222,13 @@ impl Saver {
         written
     }
 
-    /// Errors if the source at `path` lies where pictures are saved, or is what `target` would replace.
-    ///
-    /// Sources from stdin are known only late, and a link leads elsewhere than its directory says.
-    fn refuse_own(&self, path: &Path, target: &Path) -> Result<()> {
-        if is_same_file(path, target) {
-            let (path, target) = (path.display(), target.display());
-            return Err(Error::failed(format!("{path}: not saved, {target} is the source itself")));
-        }
+    /// Errors if what `label` names was replaced by what was saved before; only sources from stdin can be.
+    pub fn refuse_replaced(&self, label: &Label) -> Result<()> {
+        self.inputs.refuse_replaced(&label.path)
+    }
+
+    /// Errors if the source at `path`, which was known only late, lies where pictures are saved.
+    fn refuse_own(&self, path: &Path) -> Result<()> {
         if self.is_own(path.parent().unwrap_or(Path::new(""))) && path.is_file() {
             let (path, directory) = (path.display(), self.directory.display());
             return Err(Error::failed(format!("{path}: not saved, {directory} holds the picture itself")));
@@ -226,29 +245,64 @@ impl Saver {
         }
     }
 
-    fn save_map(&self, kind: &str, stem: &str, png: ferroyolo::Result<Vec<u8>>) -> Result<()> {
+    fn save_map(
+        &mut self,
+        label: &Label,
+        kind: &str,
+        stem: &str,
+        png: ferroyolo::Result<Vec<u8>>,
+    ) -> Result<()> {
         let directory = self.directory.join(kind);
         make_directory(&directory)?;
         let target = directory.join(format!("{stem}.png"));
+        self.inputs.refuse(&label.path, &target)?;
         write_atomically(&target, &png.map_err(|error| Error::at(&target, error))?)
     }
 
-    fn save_crops(&self, stem: &str, image: &Image, results: &Results) -> Result<()> {
+    fn save_crops(&mut self, label: &Label, stem: &str, image: &Image, results: &Results) -> Result<()> {
         for (idx, found) in results.boxes.iter().enumerate() {
             let Some(crop) = crop(image, found.xyxy) else { continue };
             let directory = self.directory.join("crops").join(as_component(&results.name(found.class)));
             make_directory(&directory)?;
             let number = if idx == 0 { String::new() } else { format!("_{}", idx + 1) };
             let target = directory.join(format!("{stem}{number}.jpg"));
+            self.inputs.refuse(&label.path, &target)?;
             crop.save(&target).map_err(|error| Error::at(&target, error))?;
         }
         Ok(())
     }
 
     fn is_own(&self, directory: &Path) -> bool {
-        let directory = if directory.as_os_str().is_empty() { Path::new(".") } else { directory };
-        fs::canonicalize(directory).is_ok_and(|directory| directory == self.directory_real)
+        real(directory).is_ok_and(|directory| directory == self.directory_real)
     }
+
+    /// `directory`, if pictures are written to it with a model for `task`.
+    fn own_directory<'a>(&self, directory: &'a Path, task: Task) -> Option<&'a Path> {
+        if self.pictures && self.is_own(directory) {
+            return Some(directory);
+        }
+        let kinds = [
+            ("masks", self.masks),
+            ("crops", self.crops),
+            ("classes", self.pictures && task == Task::Semantic),
+            ("depth", self.pictures && task == Task::Depth),
+        ];
+        let own = real(directory).ok()?;
+        kinds
+            .into_iter()
+            .filter(|(_, is_written)| *is_written)
+            .any(|(kind, _)| {
+                // It may be a link itself. Crops have a folder for each class.
+                real(&self.directory.join(kind))
+                    .is_ok_and(|below| own == below || (kind == "crops" && own.starts_with(&below)))
+            })
+            .then_some(directory)
+    }
+}
+
+/// The path of `directory` without links.
+fn real(directory: &Path) -> io::Result<PathBuf> {
+    fs::canonicalize(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })
 }
 
 fn make_directory(directory: &Path) -> Result<()> {

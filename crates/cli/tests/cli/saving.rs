@@ -85,6 +85,80 @@ fn a_source_behind_a_link_is_not_overwritten() {
     }
 }
 
+/// Whatever kind of file it is that would be written, and whichever source it would be.
+#[cfg(unix)]
+#[test]
+fn another_source_is_not_overwritten() {
+    use std::os::unix::fs::symlink;
+
+    let place = Place::new();
+    place.write("in/a.png", sample());
+    place.write("other/kept", sample());
+    let model = place.run(&["predict", "--task", "segment", "--json", "-", "-s", "in/a.png"]).expect(0);
+    let name = model.json_lines()[0]["results"][0]["name"].as_str().expect("an object").to_owned();
+    let crop = format!("out/crops/{name}/a.jpg");
+    for (target, is_hard) in [
+        ("out/a.png", false),
+        ("out/a.png", true),
+        ("out/labels/a.txt", false),
+        ("out/masks/a_1.png", true),
+        (&crop, false),
+    ] {
+        // Makes the directory above it.
+        std::fs::remove_file(place.write(target, b"")).expect("a file");
+        let (kept, link) = (place.path("other/kept"), place.path(target));
+        if is_hard { std::fs::hard_link(kept, link) } else { symlink(kept, link) }.expect("a link");
+        let args = ["predict", "--task", "segment", "-s", "in", "other/kept", "--save", "out"];
+        let more = ["--save-txt", "--save-crop", "--save-masks"];
+        let told = format!("in/a.png: not saved, {target} is the input other/kept");
+        let run = place.run(&[&args[..], &more].concat()).expect(1).says(&[&told]);
+        assert_eq!(run.stdout.lines().count(), 2, "{}", run.stdout);
+        assert_eq!(std::fs::read(place.path("other/kept")).expect("the source"), sample(), "{target}");
+        std::fs::remove_file(place.path(target)).expect("the link");
+    }
+    // The model is read as well.
+    place.write("m.safetensors", &demo());
+    std::fs::remove_file(place.path("out/a.png")).expect("the picture");
+    symlink(place.path("m.safetensors"), place.path("out/a.png")).expect("a link");
+    let args = ["predict", "-m", "m.safetensors", "-s", "in", "--save", "out"];
+    place.run(&args).expect(1).says(&["in/a.png: not saved, out/a.png is the input m.safetensors"]);
+    assert_eq!(std::fs::read(place.path("m.safetensors")).expect("the model"), demo());
+}
+
+#[test]
+fn sources_where_other_files_are_saved_are_refused() {
+    let place = Place::new();
+    place.picture("out/masks/a_1.png", 20, 20);
+    place.picture("out/crops/cat/a.jpg", 20, 20);
+    let before = place.files("out");
+    for (source, flag) in [
+        ("out/masks", "--save-masks"),
+        ("out/crops/*/*", "--save-crop"),
+        ("out/crops/cat/a.jpg", "--save-crop"),
+    ] {
+        let args = ["predict", "--task", "segment", "-s", source, "--save", "out", flag];
+        let told = ["source pictures", "--save out: out/"];
+        place.run(&args).expect(2).says(&told);
+        assert_eq!(place.files("out"), before);
+    }
+    // Where nothing of the kind is saved they are as good as others.
+    place.run(&["predict", "-s", "out/masks", "out/crops/cat", "--save", "out"]).expect(0);
+}
+
+#[test]
+fn a_source_from_stdin_that_was_overwritten_is_told() {
+    let place = Place::new();
+    place.write("in/a.png", sample());
+    place.picture("out/a.png", 60, 60);
+    let args = ["predict", "-s", "-", "--json", "-", "--save", "out"];
+    let run = place.run_with_input(&args, b"in/a.png\nout/a.png\n").expect(1);
+    let objects = run.json_lines();
+    assert!(objects[0]["results"].is_array());
+    assert_eq!(objects[1]["path"], "out/a.png");
+    let error = objects[1]["error"].as_str().expect("an error");
+    assert!(error.contains("overwritten by what is saved about an earlier source"), "{error}");
+}
+
 #[test]
 fn labels_are_shares_of_the_picture() {
     let place = Place::new();

@@ -627,6 +627,25 @@ fn a_video_behind_a_link_is_not_overwritten() {
     assert_eq!(place.files("out"), ["clip.mp4"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_video_that_is_another_source_is_not_overwritten() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    mp4(&place, "in/clip.mp4");
+    place.write("other/kept.mp4", &std::fs::read(place.path("in/clip.mp4")).expect("the video"));
+    std::fs::create_dir(place.path("out")).expect("a directory");
+    std::os::unix::fs::symlink(place.path("other/kept.mp4"), place.path("out/clip.mp4")).expect("a link");
+    let before = std::fs::read(place.path("other/kept.mp4")).expect("the video");
+    let run = place.run(&["predict", "-s", "in", "other", "--save", "out"]).expect(1);
+    let told = "in/clip.mp4: not saved, out/clip.mp4 is the input other/kept.mp4";
+    assert_eq!(run.stderr.matches(told).count(), 1, "{}", run.stderr);
+    assert_eq!(std::fs::read(place.path("other/kept.mp4")).expect("the video"), before);
+    assert_eq!(place.files("out"), ["clip.mp4", "kept.mp4"]);
+}
+
 #[test]
 fn names_are_no_options_and_no_protocols() {
     if !has_ffmpeg() {

@@ -143,8 +143,8 @@ impl Saver {
             _ => self.names.take(&stem_of(&label.path)),
         };
         if self.pictures {
-            if label.place.is_some() {
-                self.save_frame(&label.path, image, results)?;
+            if let Some(place) = &label.place {
+                self.save_frame(&label.path, place.number, image, results)?;
             } else {
                 let target = self.directory.join(format!("{stem}.{}", saved_extension(&label.path)));
                 self.refuse_own(&label.path)?;
@@ -192,7 +192,7 @@ impl Saver {
     }
 
     /// Adds a frame to the annotated video. After a failure, which is told once, there is none.
-    fn save_frame(&mut self, path: &Path, image: &Image, results: &Results) -> Result<()> {
+    fn save_frame(&mut self, path: &Path, number: u64, image: &Image, results: &Results) -> Result<()> {
         let Some(Current { video, stem, writer, .. }) = &self.current else { return Ok(()) };
         let written = match writer {
             Writer::Failed => return Ok(()),
@@ -212,7 +212,7 @@ impl Saver {
                 current.writer = Writer::Open(writer);
             }
             match &mut current.writer {
-                Writer::Open(writer) => writer.write(&results.plot(image)),
+                Writer::Open(writer) => writer.write(&results.plot(image), number),
                 Writer::NotBegun | Writer::Failed => Ok(()),
             }
         });

@@ -58,12 +58,16 @@ impl VideoWriter {
         Ok(writer)
     }
 
-    /// Adds a frame.
-    pub fn write(&mut self, image: &Image) -> Result<()> {
+    /// Adds frame `number` of its video; errors if it has another size than the first.
+    pub fn write(&mut self, image: &Image, number: u64) -> Result<()> {
         let target = self.target.display();
         if image.shape() != self.shape {
-            let (got, expected) = (image.shape(), self.shape);
-            return Err(Error::failed(format!("{target}: got a frame of {got:?}, expected {expected:?}")));
+            let [height, width] = image.shape();
+            let [first_height, first_width] = self.shape;
+            return Err(Error::failed(format!(
+                "{target}: ends before frame {number}, which is {width}x{height}, unlike the first, which is \
+                 {first_width}x{first_height}"
+            )));
         }
         let stdin = self.child.as_mut().and_then(|child| child.stdin.as_mut());
         let Some(stdin) = stdin else { return Err(Error::failed(format!("{target}: is ended already"))) };
@@ -132,10 +136,13 @@ mod tests {
         };
         let mut second = begin("b.mp4").unwrap();
         let frame = Image::from_rgb8(16, 16, vec![0; 16 * 16 * 3]).unwrap();
-        for _ in 0..3 {
-            first.write(&frame).unwrap();
-            second.write(&frame).unwrap();
+        for number in 1..=3 {
+            first.write(&frame, number).unwrap();
+            second.write(&frame, number).unwrap();
         }
+        let turned = Image::from_rgb8(12, 16, vec![0; 12 * 16 * 3]).unwrap();
+        let error = first.write(&turned, 4).unwrap_err().chain();
+        assert!(error.contains("a.mp4: ends before frame 4, which is 12x16, unlike"), "{error}");
         for (writer, name) in [(second, "b.mp4"), (first, "a.mp4")] {
             assert_eq!(writer.finish().unwrap(), dir.path().join(name));
             assert!(fs::metadata(dir.path().join(name)).unwrap().len() > 0, "{name}");

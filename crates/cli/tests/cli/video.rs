@@ -627,6 +627,65 @@ fn a_video_behind_a_link_is_not_overwritten() {
     assert_eq!(place.files("out"), ["clip.mp4"]);
 }
 
+/// A stream of twelve frames whose size changes after the sixth.
+fn changing(place: &Place, name: &str) {
+    for (part, size) in [("a.mjpg", (320, 240)), ("b.mjpg", (162, 200))] {
+        clip(place, part, size, &["-frames:v", "6", "-c:v", "mjpeg", "-q:v", "2"]);
+    }
+    let parts = ["a.mjpg", "b.mjpg"].map(|part| std::fs::read(place.path(part)).expect("a video"));
+    place.write(name, &parts.concat());
+}
+
+#[test]
+fn a_size_that_changes_is_that_of_the_first_frame() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    changing(&place, "clip.mjpeg");
+    let run =
+        place.run(&["predict", "-s", "clip.mjpeg", "--json", "-", "--save", "out", "--save-txt"]).expect(0);
+    let frames = run.json_lines();
+    assert_eq!(frames.len(), N_FRAMES);
+    for (frame, number) in frames.iter().zip(1..) {
+        assert_eq!((&frame["frame"], &frame["shape"]), (&number.into(), &serde_json::json!([240, 320])));
+    }
+    // What is seen after the change is what ffmpeg makes of the second part, pixel by pixel.
+    ffmpeg(&place, &["-f", "mjpeg", "-i", "b.mjpg", "-vf", "scale=320:240:flags=bicubic", "b-%d.png"]);
+    let own = place.run(&["predict", "-s", "b-1.png", "b-6.png", "--json", "-"]).expect(0).json_lines();
+    assert!(found(&frames[6]).1.as_array().is_some_and(|found| !found.is_empty()));
+    for (frame, alone) in [(&frames[6], &own[0]), (&frames[11], &own[1])] {
+        assert_eq!(found(frame), found(alone));
+    }
+    assert_eq!(probed(&place.path("out/clip.mp4"), "width,height,nb_read_frames"), "320,240,12");
+}
+
+/// Some versions can be told not to scale.
+#[cfg(unix)]
+#[test]
+fn frames_of_another_size_are_predicted_as_they_are_and_end_the_annotated_video() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let place = Place::new();
+    changing(&place, "clip.mjpeg");
+    let script = "case \"$*\" in *image2pipe*) for part in a.mjpg b.mjpg; do
+            $REAL -v error -f mjpeg -i $part -f image2pipe -c:v ppm -pix_fmt rgb24 pipe:1 </dev/null; done;;
+        *) exec $REAL \"$@\";; esac";
+    let args = ["predict", "-s", "clip.mjpeg", "--json", "-", "--save", "out", "--save-txt"];
+    let run = run_with_ffmpeg(&place, script, &args).expect(1);
+    let frames = run.json_lines();
+    let shapes: Vec<_> = frames.iter().map(|frame| frame["shape"].clone()).collect();
+    let expected = [[240, 320]; 6].into_iter().chain([[200, 162]; 6]).map(|shape| serde_json::json!(shape));
+    assert_eq!(shapes, expected.collect::<Vec<_>>());
+    let told = "out/clip.mp4: ends before frame 7, which is 162x200, unlike the first, which is 320x240";
+    assert_eq!(run.stderr.matches(told).count(), 1, "{}", run.stderr);
+    assert_eq!(probed(&place.path("out/clip.mp4"), "width,height,nb_read_frames"), "320,240,6");
+    // Labels of the frame at which it ended come after the video.
+    let n_labels = place.files("out").iter().filter(|name| name.starts_with("labels/")).count();
+    assert_eq!(n_labels, N_FRAMES - 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn a_video_that_is_another_source_is_not_overwritten() {

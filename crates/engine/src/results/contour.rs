@@ -3,6 +3,8 @@
 //! Borders are followed as S. Suzuki and K. Abe describe (Topological structural analysis of digitized binary images
 //! by border following, 1985), outer borders of outermost components only. Of straight runs, only the ends are kept.
 
+use super::nearest::nearest;
+
 /// The eight neighbors, `[dx, dy]`, counterclockwise from the right.
 const AROUND: [[isize; 2]; 8] = [[1, 0], [1, -1], [0, -1], [-1, -1], [-1, 0], [-1, 1], [0, 1], [1, 1]];
 
@@ -153,21 +155,6 @@ fn arc(outline: &[[usize; 2]], from: usize, to: usize) -> Vec<[usize; 2]> {
     } else {
         outline[from..].iter().chain(&outline[..=to]).copied().collect()
     }
-}
-
-/// Indices of the two points that are nearest to each other, the first such pair.
-fn nearest(a: &[[usize; 2]], b: &[[usize; 2]]) -> [usize; 2] {
-    let mut best = (usize::MAX, [0, 0]);
-    for (i, &[ax, ay]) in a.iter().enumerate() {
-        for (j, &[bx, by]) in b.iter().enumerate() {
-            let (dx, dy) = (ax.abs_diff(bx), ay.abs_diff(by));
-            let distance = dx * dx + dy * dy;
-            if distance < best.0 {
-                best = (distance, [i, j]);
-            }
-        }
-    }
-    best.1
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod keypoints;
 mod label;
 mod maps;
 mod masks;
+mod nearest;
 mod obb;
 mod overlay;
 mod palette;

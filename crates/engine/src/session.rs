@@ -34,7 +34,7 @@ use crate::tensor::{Tensor, TensorView};
 const MAX_BATCH: usize = 4096;
 
 /// Largest side of the input in pixels.
-const MAX_SIDE: usize = 8192;
+pub(crate) const MAX_SIDE: usize = 8192;
 
 /// What counts as a detection, and how pictures are fitted to the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -84,6 +84,11 @@ fn input_sizes() {
         check_document(&[MODEL], |document| document["imgsz"] = imgsz);
     }
     check_document(&["input"], |document| document["imgsz"] = json!([65_536, 65_536]));
+    // No picture could be predicted at such a size.
+    for imgsz in [[8193, 64], [64, 8193], [65_536, 64]] {
+        let told = format!("imgsz: got {imgsz:?}");
+        check_document(&[MODEL, &told, "8192"], |document| document["imgsz"] = json!(imgsz));
+    }
 }
 
 #[test]

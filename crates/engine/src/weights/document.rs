@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::session::MAX_SIDE;
 
 /// Levels of nested modules that a document may have. Published networks have fewer than twelve.
 const MAX_DEPTH: usize = 48;
@@ -101,8 +102,9 @@ impl Document {
         if self.stride.is_empty() || self.stride.iter().any(|&s| s == 0 || s > 1024) {
             return bad("stride", format!("got {:?}, expected values from 1 to 1024", self.stride));
         }
-        if self.imgsz.iter().any(|&side| side == 0 || side > 65_536) {
-            return bad("imgsz", format!("got {:?}, expected sides from 1 to 65536 pixels", self.imgsz));
+        if self.imgsz.iter().any(|&side| side == 0 || side > MAX_SIDE) {
+            let got = self.imgsz;
+            return bad("imgsz", format!("got {got:?}, expected an input of 1 to {MAX_SIDE} pixels a side"));
         }
         if self.input.channels != 3 {
             return Err(Error::unsupported(

@@ -24,6 +24,8 @@ struct Job {
 const LEAST: u32 = 0u;
 
 const N_BINS: u32 = 256u;
+// Bins that are summed up one by one.
+const ROW: u32 = 16u;
 const N_DIGITS: u32 = 16u;
 const MAX_K: u32 = 1024u;
 
@@ -31,16 +33,22 @@ const MAX_K: u32 = 1024u;
 override THREADS: u32 = N_BINS;
 
 var<workgroup> bins: array<atomic<u32>, N_BINS>;
-// How many are in a bin and in those of larger digits.
+// How many are in a bin and in those of larger digits of the same row.
 var<workgroup> sums: array<u32, N_BINS>;
 // First words of the rows of the best cells.
 var<workgroup> chosen: array<u32, MAX_K>;
 var<workgroup> n_chosen: atomic<u32>;
 var<workgroup> n_items: u32;
-// The digits that are known of the last rank that is taken, and how many are taken of those that begin with them.
-var<workgroup> prefix: vec4<u32>;
-var<workgroup> n_open: u32;
-var<workgroup> is_done: u32;
+var<workgroup> known: Known;
+
+// What is known of the last rank that is taken.
+struct Known {
+    // Its digits so far, and how many are taken of those that begin with them.
+    prefix: vec4<u32>,
+    n_open: u32,
+    // 1: all that begin with them.
+    is_done: u32,
+}
 
 // What is ranked, by its number: a row of the image, or a pair of a chosen row and a class.
 struct Item {
@@ -105,52 +113,51 @@ fn is_taken(rank: vec4<u32>, last: vec4<u32>) -> bool {
     return true;
 }
 
-// Sums up the bins from each one to the last.
-fn sum_bins(thread: u32) {
-    sums[thread] = atomicLoad(&bins[thread]);
-    for (var step = 1u; step < N_BINS; step *= 2u) {
-        workgroupBarrier();
-        var more = 0u;
-        if thread + step < N_BINS {
-            more = sums[thread + step];
-        }
-        workgroupBarrier();
-        sums[thread] += more;
+// How many are in a bin and in all of larger digits.
+fn sum_from(bin: u32) -> u32 {
+    let next_row = bin / ROW * ROW + ROW;
+    var sum = 0u;
+    for (var other = bin; other < next_row; other++) {
+        sum += atomicLoad(&bins[other]);
     }
+    sums[bin] = sum;
+    workgroupBarrier();
+    for (var other = next_row; other < N_BINS; other += ROW) {
+        sum += sums[other];
+    }
+    return sum;
 }
 
 // The rank of the `k`-th of `n` items; of fewer, one that is below all of them.
 fn last_rank(job: Job, first_row: u32, is_pair: bool, n: u32, thread: u32) -> vec4<u32> {
     if thread == 0u {
-        prefix = vec4<u32>(0u);
-        n_open = job.k;
+        known = Known(vec4<u32>(0u), job.k, 0u);
     }
     for (var digit = 0u; digit < N_DIGITS; digit++) {
         atomicStore(&bins[thread], 0u);
-        let start = workgroupUniformLoad(&prefix);
-        let open = workgroupUniformLoad(&n_open);
+        let start = workgroupUniformLoad(&known);
+        if start.is_done == 1u {
+            break;
+        }
         for (var idx = thread; idx < n; idx += THREADS) {
             let rank = item_of(job, first_row, is_pair, idx).rank;
-            if rank.x != 0u && begins_with(rank, start, digit) {
+            if rank.x != 0u && begins_with(rank, start.prefix, digit) {
                 atomicAdd(&bins[rank[digit / 4u] >> shift_of(digit) & 255u], 1u);
             }
         }
         workgroupBarrier();
-        sum_bins(thread);
         // The bin of the last one that is taken; the lowest one if there are fewer.
+        let n_from = sum_from(thread);
         let n_in = atomicLoad(&bins[thread]);
-        let n_above = sums[thread] - n_in;
-        if n_above < open && (sums[thread] >= open || thread == 0u) {
-            prefix[digit / 4u] |= thread << shift_of(digit);
-            n_open = open - n_above;
+        let n_above = n_from - n_in;
+        if n_above < start.n_open && (n_from >= start.n_open || thread == 0u) {
+            known.prefix[digit / 4u] |= thread << shift_of(digit);
+            known.n_open = start.n_open - n_above;
             // All that begin like this are taken, whatever the other digits are.
-            is_done = u32(n_in <= open - n_above);
-        }
-        if workgroupUniformLoad(&is_done) == 1u {
-            break;
+            known.is_done = u32(n_in <= start.n_open - n_above);
         }
     }
-    return workgroupUniformLoad(&prefix);
+    return workgroupUniformLoad(&known).prefix;
 }
 
 @compute @workgroup_size(THREADS, 1, 1)

@@ -1,4 +1,4 @@
-// Mean of each channel over a whole map. A workgroup computes four channels of an image.
+// Mean of each channel over a whole map. A workgroup computes eight channels of an image.
 
 struct Job {
     first_workgroup: u32,
@@ -15,36 +15,30 @@ struct Job {
 
 override THREADS: u32 = 64u;
 
-var<workgroup> sums: array<vec4<f32>, THREADS>;
-
-@compute @workgroup_size(THREADS, 1, 1)
-fn global_avg_pool(
-    @builtin(workgroup_id) group: vec3<u32>,
-    @builtin(num_workgroups) count: vec3<u32>,
-    @builtin(local_invocation_index) thread: u32,
-) {
-    let workgroup = workgroup_index(group, count);
+fn run(workgroup: u32, me: Invocation) {
     let job = jobs[find_job(workgroup)];
     let idx = workgroup - job.first_workgroup;
-    let groups = (job.channels + 3u) / 4u;
+    let groups = (job.channels + 7u) / 8u;
     let image = idx / groups;
     if image >= job.images {
         return;
     }
-    let channel = idx % groups * 4u;
+    let channel = idx % groups * 8u;
     let rest = job.channels - channel;
-    var sum = vec4<f32>(0.0);
-    for (var pixel = thread; pixel < job.image_pixels; pixel += THREADS) {
-        sum += load4(job.input + (image * job.image_pixels + pixel) * job.input_stride + channel, rest);
-    }
-    sums[thread] = sum;
-    for (var half = THREADS / 2u; half > 0u; half /= 2u) {
-        workgroupBarrier();
-        if thread < half {
-            sums[thread] += sums[thread + half];
+    var sums = Eight(vec4<f32>(0.0), vec4<f32>(0.0));
+    for (var pixel = me.thread; pixel < job.image_pixels; pixel += THREADS) {
+        let at = job.input + (image * job.image_pixels + pixel) * job.input_stride + channel;
+        sums.low += load4(at, rest);
+        if rest > 4u {
+            sums.high += load4(at + 4u, rest - 4u);
         }
     }
-    if thread == 0u {
-        store4(job.output + image * job.output_stride + channel, rest, sums[0] / f32(job.image_pixels));
+    let all = sums_of_all(me, sums);
+    if me.thread == 0u {
+        let at = job.output + image * job.output_stride + channel;
+        store4(at, rest, all.low / f32(job.image_pixels));
+        if rest > 4u {
+            store4(at + 4u, rest - 4u, all.high / f32(job.image_pixels));
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! there is no template language. What varies is an `override` constant, or one of a few preludes with the same
 //! functions: activations and weights are `f32` or `f16` ([`Element`]), and are reached one by one or in fours
 //! ([`Lanes`]). Sums are always `f32`. What `f16` can't hold is noted in the last four elements of `arena`.
+//! What the invocations of a workgroup have is put together by one of two texts ([`Reduce`]).
 //!
 //! Bindings of group 0: `jobs`, `arena`, and what a shader takes besides ([`Third`]): `weights`, `picture` or `found`.
 //!
@@ -19,7 +20,7 @@
 /// One kind of dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Shader {
-    /// Stem of the file, and name of its entry point.
+    /// Stem of the file.
     pub name: &'static str,
     /// The file's text, behind what only it and its like need.
     pub source: &'static str,
@@ -27,6 +28,29 @@ pub struct Shader {
     pub third: Third,
     /// The matrices that it computes with; the device has to have cooperative matrices of this size, and subgroups.
     pub matrix: Option<Matrix>,
+    /// How the invocations of a workgroup put together what each of them has, if they do; see [`Shader::reducing`].
+    pub reduce: Option<Reduce>,
+}
+
+/// How the invocations of a workgroup put together what each of them has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reduce {
+    /// By workgroup memory alone.
+    Barriers,
+    /// Within subgroups first, which saves barriers; the device has to have subgroups.
+    Subgroups,
+}
+
+impl Reduce {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Barriers, Self::Subgroups];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Barriers => include_str!("shared/reduce_barriers.wgsl"),
+            Self::Subgroups => include_str!("shared/reduce_subgroups.wgsl"),
+        }
+    }
 }
 
 /// Matrices of elements that the invocations of a subgroup hold together.
@@ -120,6 +144,18 @@ pub enum Lanes {
 }
 
 impl Shader {
+    /// The same shader with another way to put together what invocations have, if it does that at all.
+    #[must_use]
+    pub const fn reducing(self, by: Reduce) -> Self {
+        Self { reduce: if self.reduce.is_some() { Some(by) } else { None }, ..self }
+    }
+
+    /// The name of the entry point: that of the shader, or `main` if it stands in what reduces.
+    #[must_use]
+    pub fn entry_point(&self) -> &'static str {
+        if self.reduce.is_some() { "main" } else { self.name }
+    }
+
     /// The whole module.
     #[must_use]
     pub fn wgsl(&self, element: Element, lanes: Lanes) -> String {
@@ -139,6 +175,7 @@ impl Shader {
         parts.push(self.source);
         // Behind the source, since overrides have to come before whatever is computed of them.
         parts.extend(self.matrix.map(Matrix::text));
+        parts.extend(self.reduce.map(Reduce::text));
         parts.join("\n")
     }
 }
@@ -158,22 +195,27 @@ macro_rules! shader {
             ),
             third: Third::$third,
             matrix: $matrix,
+            reduce: None,
         }
     };
 }
 
 shader!(ADD, "add", None);
-shader!(ATTENTION, "attention", None);
 shader!(CONV2D, "conv2d", Weights, "conv_job", "tiles");
 shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
 shader!(CONV2D_WIDE, "conv2d_wide", Weights, "conv_job", "tiles");
 shader!(DETECTIONS, "detections", Found);
-shader!(GLOBAL_AVG_POOL, "global_avg_pool", None);
 shader!(LETTERBOX, "letterbox", Picture);
 shader!(MASKS, "masks", Found);
 shader!(RESAMPLE, "resample", None);
 shader!(TOP_K, "top_k", Found);
 shader!(WINDOW_POOL, "window_pool", None);
+
+/// `attention.wgsl`
+pub const ATTENTION: Shader = Shader { reduce: Some(Reduce::Barriers), ..shader!("attention", None, None) };
+/// `global_avg_pool.wgsl`
+pub const GLOBAL_AVG_POOL: Shader =
+    Shader { reduce: Some(Reduce::Barriers), ..shader!("global_avg_pool", None, None) };
 
 /// `conv2d_matrix.wgsl` with matrices of 8 x 8.
 pub const CONV2D_MATRIX_8: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Eight), "conv_job");
@@ -212,23 +254,31 @@ mod tests {
     use super::*;
 
     /// All modules that can be made, with a name for messages.
-    fn modules() -> impl Iterator<Item = (String, &'static Shader, Module)> {
+    fn modules() -> impl Iterator<Item = (String, Shader, Module)> {
         let variants = [Element::F32, Element::F16]
             .into_iter()
             .flat_map(|element| [Lanes::One, Lanes::Four].map(|lanes| (element, lanes)));
-        SHADERS.iter().flat_map(move |shader| {
+        let ways = |shader: &Shader| match shader.reduce {
+            Some(_) => Reduce::ALL.map(|by| shader.reducing(by)).to_vec(),
+            None => vec![*shader],
+        };
+        SHADERS.iter().flat_map(ways).flat_map(move |shader| {
             variants.clone().map(move |(element, lanes)| {
-                let name = format!("{} {:?} {element:?} {lanes:?}", shader.name, shader.matrix);
+                let Shader { name, matrix, reduce, .. } = shader;
+                let name = format!("{name} {matrix:?} {reduce:?} {element:?} {lanes:?}");
                 let source = shader.wgsl(element, lanes);
                 let module = naga::front::wgsl::parse_str(&source)
                     .unwrap_or_else(|error| panic!("{name}: {}", error.emit_to_string(&source)));
-                // Nothing beyond what every WebGPU device can do, but for 16-bit floats and matrices.
+                // Nothing beyond what every WebGPU device can do, but for 16-bit floats, matrices and subgroups.
                 let mut capabilities = match element {
                     Element::F32 => Capabilities::empty(),
                     Element::F16 => Capabilities::SHADER_FLOAT16,
                 };
                 if shader.matrix.is_some() {
                     capabilities |= Capabilities::COOPERATIVE_MATRIX | Capabilities::SUBGROUP;
+                }
+                if shader.reduce == Some(Reduce::Subgroups) {
+                    capabilities |= Capabilities::SUBGROUP;
                 }
                 Validator::new(ValidationFlags::all(), capabilities)
                     .validate(&module)
@@ -244,8 +294,10 @@ mod tests {
             let [entry] = module.entry_points.as_slice() else {
                 panic!("{name}: {} entry points", module.entry_points.len())
             };
-            assert_eq!(entry.name, shader.name);
+            assert_eq!(entry.name, shader.entry_point());
             assert_eq!(entry.stage, ShaderStage::Compute, "{name}");
+            // As naga writes HLSL, what subgroups tell is missing in members of a struct.
+            assert!(entry.function.arguments.iter().all(|argument| argument.binding.is_some()), "{name}");
 
             let mut bound: Vec<_> = module
                 .global_variables

@@ -196,7 +196,7 @@ mod on_gpu {
     use ferroyolo_kernels::{
         Activation, Arena, Context, Isa, Scratch, Threads, View, load_planar, store_planar,
     };
-    use ferroyolo_shaders::Element;
+    use ferroyolo_shaders::{Element, Reduce};
 
     use super::{Surroundings, place};
     use crate::Tensor;
@@ -216,10 +216,28 @@ mod on_gpu {
         DEVICE.get_or_init(|| for_tests_in_rows(Element::F32)).as_ref()
     }
 
-    /// The device of all cases with these numbers.
-    fn device(element: Element) -> Option<&'static Gpu> {
-        static DEVICES: [OnceLock<Option<Gpu>>; 2] = [OnceLock::new(), OnceLock::new()];
-        DEVICES[usize::from(element == Element::F16)].get_or_init(|| for_tests(element)).as_ref()
+    /// The device of all cases with these numbers, which puts together in this way what invocations have.
+    fn device(element: Element, reduce: Reduce) -> Option<&'static Gpu> {
+        static DEVICES: [OnceLock<Option<Gpu>>; 4] = [const { OnceLock::new() }; 4];
+        let idx = 2 * usize::from(element == Element::F16) + usize::from(reduce == Reduce::Subgroups);
+        let open = || {
+            let gpu = for_tests(element)?;
+            let name = gpu.adapter().name.clone();
+            let gpu = gpu.reducing(reduce);
+            if gpu.is_none() {
+                eprintln!("skipped with subgroups: {name} has none");
+            }
+            gpu
+        };
+        DEVICES[idx].get_or_init(open).as_ref()
+    }
+
+    /// The ways to put together what invocations have that make a difference to `op`.
+    fn reductions(op: &Op) -> &'static [Reduce] {
+        match op {
+            Op::Attention(_) | Op::GlobalAvgPool(_) => &Reduce::ALL,
+            _ => &[Reduce::Barriers],
+        }
     }
 
     /// Which ways to convolve are tried.
@@ -231,8 +249,11 @@ mod on_gpu {
     }
 
     pub(super) fn check(op: &Op, weights: &[ConvWeights], inputs: &[Tensor], want: &Tensor, ways: Ways) {
-        for (element, tolerance) in TOLERANCES {
-            let Some(gpu) = device(element) else { continue };
+        let devices = TOLERANCES.iter().flat_map(|&(element, tolerance)| {
+            let of_way = move |&reduce| Some((device(element, reduce)?, tolerance));
+            reductions(op).iter().filter_map(of_way)
+        });
+        for (gpu, tolerance) in devices {
             for surroundings in [Surroundings::Alone, Surroundings::Within, Surroundings::Aligned] {
                 let case = Case { op, weights, inputs, surroundings };
                 for mut choice in choices(gpu, &case, ways) {
@@ -254,8 +275,9 @@ mod on_gpu {
             let Case { op, surroundings, .. } = case;
             assert!(
                 agrees,
-                "{op:?} on the GPU, tolerance {tolerance}, {surroundings:?} {choice:?}: element {idx}: got {g}, \
-                 expected {w}"
+                "{op:?} on the GPU, tolerance {tolerance}, {:?} {surroundings:?} {choice:?}: element {idx}: got {g}, \
+                 expected {w}",
+                gpu.reduction()
             );
         }
     }
@@ -471,12 +493,21 @@ fn attention_within_areas() {
 #[test]
 fn attention() {
     for (heads, key_dim, head_dim) in [(1, 4, 8), (2, 16, 32), (2, 32, 64), (3, 5, 7)] {
-        for [n, h, w] in [[1, 4, 4], [2, 3, 7], [1, 20, 20]] {
-            let scale = (key_dim as f32).powf(-0.5);
-            let op = Op::Attention(Attention { heads, key_dim, head_dim, areas: 1, scale });
-            check(&op, &[], &[[n, heads * (2 * key_dim + head_dim), h, w]]);
+        for nhw in [[1, 4, 4], [2, 3, 7], [1, 20, 20]] {
+            check_attention(nhw, [heads, key_dim, head_dim], 1);
         }
     }
+    // More channels than one workgroup of a graphics processor sums, by whole vectors and not.
+    for head_dim in [260, 518] {
+        check_attention([1, 3, 5], [2, 3, head_dim], 1);
+    }
+}
+
+/// Attention of `[heads, key_dim, head_dim]` with the usual scale.
+fn check_attention([n, h, w]: [usize; 3], [heads, key_dim, head_dim]: [usize; 3], areas: usize) {
+    let scale = (key_dim as f32).powf(-0.5);
+    let op = Op::Attention(Attention { heads, key_dim, head_dim, areas, scale });
+    check(&op, &[], &[[n, heads * (2 * key_dim + head_dim), h, w]]);
 }
 
 #[test]
@@ -533,5 +564,26 @@ proptest! {
             residual,
             ..CONV
         });
+    }
+
+    #[test]
+    fn any_attention_equals_its_definition(
+        nhw in (1usize..3, 1usize..14, 1usize..18),
+        heads in 1usize..3,
+        key_dim in prop::sample::select(vec![1usize, 6, 32]),
+        head_dim in 1usize..80,
+        areas in 1usize..4,
+    ) {
+        let (n, h, w) = nhw;
+        check_attention([n, h * areas, w], [heads, key_dim, head_dim], areas);
+    }
+
+    #[test]
+    fn any_mean_equals_its_definition(
+        n in 1usize..3,
+        channels in 1usize..40,
+        hw in (1usize..24, 1usize..24),
+    ) {
+        check(&Op::GlobalAvgPool(GlobalAvgPool), &[], &[[n, channels, hw.0, hw.1]]);
     }
 }

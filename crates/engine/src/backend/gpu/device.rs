@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use ferroyolo_shaders::{Element, Lanes, Shader, Third};
+use ferroyolo_shaders::{Element, Lanes, Reduce, Shader, Third};
 
 use super::adapter::{Adapter, choose};
 use super::matrix::{self, MatrixUnits};
 use super::pipelines::Pipelines;
 use super::verdict::Verdict;
-use super::{known_answer, trust};
+use super::{known_answer, reduce, trust};
 use crate::error::{Error, Result};
 use crate::memo::Memo;
 
@@ -60,6 +60,8 @@ pub(crate) struct Gpu {
     fault: Fault,
     /// What is used of its matrix units, or why nothing is.
     matrix: std::result::Result<MatrixUnits, String>,
+    /// How shaders put together what the invocations of a workgroup have.
+    reduce: Reduce,
 }
 
 impl Gpu {
@@ -76,7 +78,8 @@ impl Gpu {
     /// Opens the adapter of this index, or the first that is a graphics processor.
     pub(crate) fn open(index: Option<usize>, element: Element, opening: &Opening<'_>) -> Result<Self> {
         let (adapter, handle) = choose(index)?;
-        let wanted = wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE;
+        let wanted =
+            wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::PIPELINE_CACHE | wgpu::Features::SUBGROUP;
         let optional = handle.features() & wanted;
         let features = match element {
             Element::F32 => optional,
@@ -139,6 +142,7 @@ impl Gpu {
             patience: opening.patience.unwrap_or_else(|| usual_patience(adapter)),
             fault,
             matrix,
+            reduce: reduce::choose(adapter.subgroup_sizes),
         })
     }
 
@@ -156,6 +160,19 @@ impl Gpu {
     #[cfg(test)]
     pub(super) fn with_units(self, units: MatrixUnits) -> Self {
         Self { matrix: Ok(units), ..self }
+    }
+
+    /// With another way to put together what invocations have. None if the adapter does not know it.
+    #[cfg(test)]
+    pub(crate) fn reducing(self, by: Reduce) -> Option<Self> {
+        let has_it = by == Reduce::Barriers || self.device.features().contains(wgpu::Features::SUBGROUP);
+        has_it.then_some(Self { reduce: by, ..self })
+    }
+
+    /// How shaders put together what invocations have.
+    #[cfg(test)]
+    pub(crate) fn reduction(&self) -> Reduce {
+        self.reduce
     }
 
     pub(crate) fn adapter(&self) -> &Adapter {
@@ -328,7 +345,7 @@ impl Gpu {
         let PipelineKey { shader, lanes, overrides } = key;
         let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
             label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(shader.wgsl(self.element, *lanes).into()),
+            source: wgpu::ShaderSource::Wgsl(shader.reducing(self.reduce).wgsl(self.element, *lanes).into()),
         });
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(shader.name),
@@ -341,7 +358,7 @@ impl Gpu {
             label: Some(shader.name),
             layout: Some(&layout),
             module: &module,
-            entry_point: Some(shader.name),
+            entry_point: Some(shader.entry_point()),
             compilation_options: wgpu::PipelineCompilationOptions {
                 constants: &constants,
                 // Every shader writes what it reads of its workgroup memory.

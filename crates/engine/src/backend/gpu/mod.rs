@@ -25,6 +25,7 @@ mod picture;
 mod pipelines;
 mod profile;
 mod program;
+mod reduce;
 mod stopwatch;
 #[cfg(test)]
 mod tests;

@@ -121,11 +121,11 @@ fn weights_that_half_precision_can_not_hold_are_told() {
 fn workgroup_memory_that_is_too_small_is_told() {
     let Some(index) = for_tests(Element::F32).map(|gpu| gpu.adapter().index) else { return };
     let gpu = Gpu::open_within(Some(index), Element::F32, Some(wgpu::Limits::default())).expect("a device");
-    let op = crate::ops::Attention { heads: 1, key_dim: 32, head_dim: 4096, areas: 1, scale: 1.0 };
+    let op = crate::ops::Attention { heads: 1, key_dim: 2048, head_dim: 32, areas: 1, scale: 1.0 };
     let view = |offset, c| ferroyolo_kernels::View::buffer(offset, 1, 2, 2, c, 0);
-    let inputs = [view(0, 32 + 32 + 4096)];
+    let inputs = [view(0, 2048 + 2048 + 32)];
     let scratch = ferroyolo_kernels::Scratch { offset: 0, len: 0 };
-    let io = crate::ops::StepIo { inputs: &inputs, output: view(1 << 16, 4096), scratch };
+    let io = crate::ops::StepIo { inputs: &inputs, output: view(1 << 16, 32), scratch };
     let stages = Stages { network: vec![(1, attention::gpu::job(&op, &io))], ..Stages::default() };
     let error =
         Program::of_stages(&gpu, stages, 1 << 17, Upload::alike(0..16), Vec::new(), FoundLayout::default())

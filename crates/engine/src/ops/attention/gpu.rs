@@ -1,4 +1,4 @@
-//! Attention on the GPU: a workgroup for some queries of one head.
+//! Attention on the GPU: a workgroup for some queries of one head, or for some of their channels.
 
 use ferroyolo_shaders::{ATTENTION, Lanes};
 
@@ -16,6 +16,9 @@ job_struct! {
 
 /// Queries of a workgroup, the shader's own number.
 const QUERIES: usize = 8;
+
+/// Bytes of the shader's `vec4<f32>`.
+const VECTOR: usize = 16;
 
 pub(crate) fn job(op: &Attention, io: &StepIo<'_>) -> Job {
     let (input, output) = (io.inputs[0], io.output);
@@ -39,13 +42,16 @@ pub(crate) fn job(op: &Attention, io: &StepIo<'_>) -> Job {
     let key_dim = op.key_dim.next_multiple_of(4);
     let (lanes, mut overrides) =
         if is_whole { lanes_for(&[input, output]) } else { (Lanes::One, Vec::new()) };
-    overrides.extend([("KEY_DIM", word(key_dim)), ("HEAD_DIM", word(op.head_dim))]);
+    overrides.push(("KEY_DIM", word(key_dim)));
+    // Of what invocations have and put together, whichever way that is done.
+    let reduced = 2 * THREADS * VECTOR + THREADS * size_of::<f32>();
+    let slices = op.head_dim.div_ceil(4 * THREADS);
     Job {
         shader: ATTENTION,
         overrides,
         lanes,
-        workgroups: input.n * op.areas * op.heads * area.div_ceil(QUERIES),
-        workgroup_bytes: size_of::<f32>() * (QUERIES * (key_dim + op.head_dim + THREADS + 3) + THREADS),
+        workgroups: input.n * op.areas * op.heads * slices * area.div_ceil(QUERIES),
+        workgroup_bytes: (2 * key_dim + 4 * THREADS) * VECTOR + reduced,
         words: job.words(),
         weights: None,
         product: None,

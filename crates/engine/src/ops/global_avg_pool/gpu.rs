@@ -1,4 +1,4 @@
-//! Mean of a whole map on the GPU: a workgroup for four channels of an image.
+//! Mean of a whole map on the GPU: a workgroup for eight channels of an image.
 
 use ferroyolo_shaders::GLOBAL_AVG_POOL;
 
@@ -27,7 +27,7 @@ pub(crate) fn job(io: &StepIo<'_>) -> Job {
         shader: GLOBAL_AVG_POOL,
         overrides,
         lanes,
-        workgroups: input.n * input.c.div_ceil(4),
+        workgroups: input.n * input.c.div_ceil(8),
         workgroup_bytes: 0,
         words: job.words(),
         weights: None,

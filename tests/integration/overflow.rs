@@ -22,30 +22,61 @@ fn plain(value: u8) -> Image {
     Image::from_rgb8(width, height, vec![value; height * width * 3]).expect("a picture")
 }
 
+/// A built-in model that is changed.
+struct File {
+    bytes: Vec<u8>,
+    header: Map<String, Value>,
+    /// Where tensors begin.
+    first: usize,
+}
+
+impl File {
+    fn open(name: &str) -> Self {
+        let bytes = read(&root().join(format!("crates/cli/assets/{name}.safetensors")));
+        let (length, rest) = bytes.split_first_chunk::<8>().expect("a header's length");
+        let length = u64::from_le_bytes(*length) as usize;
+        let header = serde_json::from_slice(&rest[..length]).expect("a header");
+        Self { bytes, header, first: 8 + length }
+    }
+
+    fn numbers(&self, tensor: &str, what: &str) -> Vec<usize> {
+        serde_json::from_value(self.header[tensor][what].clone()).expect("numbers")
+    }
+
+    fn data(&mut self, tensor: &str) -> &mut [u8] {
+        let offsets = self.numbers(tensor, "data_offsets");
+        &mut self.bytes[self.first + offsets[0]..self.first + offsets[1]]
+    }
+
+    /// Writes part `idx` of a tensor, of as many bytes as `values`.
+    fn write(&mut self, tensor: &str, idx: usize, values: &[u8]) {
+        self.data(tensor)[idx * values.len()..][..values.len()].copy_from_slice(values);
+    }
+
+    /// Multiplies a tensor of 32-bit floats.
+    fn multiply(&mut self, tensor: &str, factor: f32) {
+        assert_eq!(self.header[tensor]["dtype"], "F32", "{tensor}");
+        for value in self.data(tensor).as_chunks_mut::<4>().0 {
+            *value = (f32::from_le_bytes(*value) * factor).to_le_bytes();
+        }
+    }
+}
+
 /// A built-in model whose first layer has a channel of 66,900 in white and of less than 65,504 in whatever is darker.
 /// Nothing is made of this channel: weights are zero where it is read.
 fn shy_of_light(name: &str) -> Vec<u8> {
-    let mut bytes = read(&root().join(format!("crates/cli/assets/{name}.safetensors")));
-    let (length, rest) = bytes.split_first_chunk::<8>().expect("a header's length");
-    let length = u64::from_le_bytes(*length) as usize;
-    let header: Map<String, Value> = serde_json::from_slice(&rest[..length]).expect("a header");
-    let numbers = |value: &Value| -> Vec<usize> { serde_json::from_value(value.clone()).expect("numbers") };
-    let shape = |tensor: &str| numbers(&header[tensor]["shape"]);
-    let mut write = |tensor: &str, element: usize, values: &[u8]| {
-        let place = 8 + length + numbers(&header[tensor]["data_offsets"])[0] + element * values.len();
-        bytes[place..place + values.len()].copy_from_slice(values);
-    };
+    let mut file = File::open(name);
     // Weights are 16-bit floats, times a scale for each channel of the output.
     let one = [0x00, 0x3c];
-    assert_eq!(shape("model.0.conv.weight")[1..], [3, 3, 3]);
-    write("model.0.conv.weight", CHANNEL, &one.repeat(27));
-    write("model.0.conv.scale", CHANNEL, &4700.0f32.to_le_bytes());
-    write("model.0.conv.bias", CHANNEL, &(-60_000.0f32).to_le_bytes());
-    let [n_out, n_in, 3, 3] = shape("model.1.conv.weight")[..] else {
+    assert_eq!(file.numbers("model.0.conv.weight", "shape")[1..], [3, 3, 3]);
+    file.write("model.0.conv.weight", CHANNEL, &one.repeat(27));
+    file.write("model.0.conv.scale", CHANNEL, &4700.0f32.to_le_bytes());
+    file.write("model.0.conv.bias", CHANNEL, &(-60_000.0f32).to_le_bytes());
+    let [n_out, n_in, 3, 3] = file.numbers("model.1.conv.weight", "shape")[..] else {
         panic!("{name}: another second layer")
     };
-    (0..n_out).for_each(|out| write("model.1.conv.weight", out * n_in + CHANNEL, &[0; 18]));
-    bytes
+    (0..n_out).for_each(|out| file.write("model.1.conv.weight", out * n_in + CHANNEL, &[0; 18]));
+    file.bytes
 }
 
 /// Such a model on a GPU.
@@ -90,6 +121,19 @@ fn a_picture_that_is_too_bright_is_told() {
         assert_eq!(json(&again)[0], json(&alone)[0], "{name}");
     }
     assert!(n_objects > 3, "found only {n_objects} objects");
+}
+
+/// Alike layers of all levels go together; it is one of them, by its weights, that gives values beyond all others'.
+#[test]
+fn the_layer_is_named() {
+    let Some(on_gpu) = gpu("the_layer_is_named", Precision::F16) else { return };
+    for (layer, factor) in [("model.23.cv3.1.1.1.conv", 5e4), ("model.23.cv2.2.1.conv", 2.5e5)] {
+        let mut file = File::open("demo");
+        file.multiply(&format!("{layer}.scale"), factor);
+        let mut session = load("demo", &file.bytes, &on_gpu).session();
+        let error = session.predict(&[&sample()], &options()).expect_err("a value is too large");
+        assert_eq!((error.kind(), error.at()), (ErrorKind::Overflow, layer), "{error}");
+    }
 }
 
 #[test]

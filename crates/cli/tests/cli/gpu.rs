@@ -2,15 +2,21 @@
 
 use serde_json::Value;
 
-use crate::support::Place;
+use crate::support::{Place, demo};
 
 /// The number of an adapter that can be used, as `devices` lists it; `None` after saying that a test is skipped.
 fn adapter(test: &str) -> Option<String> {
+    adapter_for(test, "f32")
+}
+
+/// As [`adapter`], of one that computes in numbers of this format.
+fn adapter_for(test: &str, precision: &str) -> Option<String> {
     let listed = Place::new().run(&["devices"]).expect(0).stdout;
     let lines: Vec<&str> = listed.lines().collect();
     let found = lines.iter().enumerate().find_map(|(idx, line)| {
         let (number, _) = line.strip_prefix("gpu:")?.split_once(' ')?;
-        lines.get(idx + 2)?.contains("precisions: f32").then(|| format!("gpu:{number}"))
+        let (_, precisions) = lines.get(idx + 2)?.split_once("precisions: ")?;
+        precisions.split(", ").any(|one| one == precision).then(|| format!("gpu:{number}"))
     });
     if found.is_none() {
         let is_ci = std::env::var("CI").is_ok_and(|got| got == "true");
@@ -72,6 +78,44 @@ fn bench_checks_the_device() {
     let run = Place::new().run(&[&quick[..], &["--device", &gpu]].concat()).expect(0);
     assert!(run.stderr.contains("raw outputs agree with the CPU's"), "{}", run.stderr);
     assert_eq!(run.json_lines()[0]["device"], "gpu");
+}
+
+/// The demo model with a first layer that is 8000 times as steep: too large for 16-bit floats but where it is black.
+fn steep() -> Vec<u8> {
+    let mut bytes = demo();
+    let (length, rest) = bytes.split_first_chunk::<8>().expect("a header's length");
+    let length = u64::from_le_bytes(*length) as usize;
+    let header: Value = serde_json::from_slice(&rest[..length]).expect("a header");
+    let place = |end: usize| {
+        let offset = header["model.0.conv.scale"]["data_offsets"][end].as_u64().expect("an offset");
+        8 + length + usize::try_from(offset).expect("a place in the file")
+    };
+    for scale in bytes[place(0)..place(1)].as_chunks_mut::<4>().0 {
+        *scale = (f32::from_le_bytes(*scale) * 8e3).to_le_bytes();
+    }
+    bytes
+}
+
+#[test]
+fn values_that_half_precision_can_not_hold_are_told() {
+    let Some(gpu) = adapter_for("values_that_half_precision_can_not_hold_are_told", "f16") else { return };
+    let place = Place::new();
+    place.write("steep.safetensors", &steep());
+    place.picture("bright.png", 64, 64);
+    image::RgbImage::new(64, 64).save(place.path("black.png")).expect("a picture");
+    let on_gpu = ["-m", "steep.safetensors", "--imgsz", "64", "--device", &gpu, "--precision"];
+    let told = ": values are too large for 16-bit floats, which end at 65504; use f32";
+    let pictures = ["-s", "bright.png", "black.png", "--batch", "2", "--json", "-"];
+    let predict = |precision| place.run(&[&["predict"], &on_gpu[..], &[precision], &pictures].concat());
+    let run = predict("f16").expect(1).says(&["a batch of 2 failed", " of picture 1 of 2", told]);
+    let found = run.json_lines();
+    let is_found = |object: &Value| object["results"].is_array();
+    assert_eq!(found.iter().map(is_found).collect::<Vec<_>>(), [false, true], "{}", run.stdout);
+    assert!(predict("f32").expect(0).json_lines().iter().all(is_found));
+    let check = ["--runs", "1", "--warmup", "0", "--check"];
+    let bench = |precision| place.run(&[&["bench"], &on_gpu[..], &[precision], &check].concat());
+    bench("f16").expect(1).says(&[told]);
+    bench("f32").expect(0).says(&["raw outputs agree with the CPU's"]);
 }
 
 #[test]

@@ -41,7 +41,7 @@ pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// 16-bit floats in memory, 32-bit sums. Only on GPUs that have them.
+    /// 16-bit floats in memory, 32-bit sums. Only on GPUs that have them. A value above 65504 is an error.
     F16,
     /// 16-bit brain floats. Not in this build.
     Bf16,

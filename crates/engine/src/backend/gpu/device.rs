@@ -264,7 +264,7 @@ impl Gpu {
     pub(crate) fn check_values(&self, values: &[f32]) -> Result<()> {
         match self.first_too_large(values) {
             Some(value) => {
-                let message = format!("holds {value:e}, which is too large for 16-bit floats; use 32 bits");
+                let message = format!("holds {value:e}, which is too large for 16-bit floats; use f32");
                 Err(Error::weights("weights", message))
             }
             None => Ok(()),

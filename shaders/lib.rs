@@ -332,6 +332,14 @@ mod tests {
         }
     }
 
+    /// What is stored in another way would not be looked at.
+    #[test]
+    fn shaders_store_by_the_functions_of_the_arena() {
+        for shader in SHADERS {
+            assert!(!shader.source.contains("arena["), "{} {:?}", shader.name, shader.matrix);
+        }
+    }
+
     /// Some drivers skip their bounds checks only for modules that have an override constant.
     #[test]
     fn every_shader_has_an_override() {

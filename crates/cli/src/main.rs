@@ -24,7 +24,16 @@ use crate::args::Args;
 use crate::error::{Error, Outcome};
 
 fn main() -> ExitCode {
-    match commands::run(Args::parse().command) {
+    let args = match Args::try_parse() {
+        Ok(args) => args,
+        // What the parser was not to take for a flag's value may be a URL.
+        Err(error) if error.use_stderr() && error.to_string().contains("://") => {
+            output::console::usage(&error.to_string());
+            return ExitCode::from(Error::Usage(String::new()).exit_status());
+        }
+        Err(error) => error.exit(),
+    };
+    match commands::run(args.command) {
         // Whoever read our output has seen enough (`| head`): that is no failure.
         Ok(Outcome::Done) | Err(Error::StdoutClosed) => ExitCode::SUCCESS,
         Ok(Outcome::SomeFailed) => ExitCode::from(1),

@@ -1,6 +1,7 @@
 //! Messages on stderr, and the progress bar.
 //!
-//! Nothing here fails: a program whose stderr is closed still does its work.
+//! Nothing here fails: a program whose stderr is closed still does its work. Passwords of URLs are hidden once more, for the
+//! case that one stands where no URL was expected and nobody knew it for one.
 
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal, Write};
@@ -8,6 +9,7 @@ use std::io::{self, IsTerminal, Write};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
 use crate::error::Error;
+use crate::fetch::url::hide_passwords;
 
 /// Tells an error and its causes.
 pub fn error(error: &Error) {
@@ -24,6 +26,11 @@ pub fn notice(text: &str) {
     tell("", "", text);
 }
 
+/// Tells why the command line makes no sense, in the words of its parser.
+pub fn usage(text: &str) {
+    let _ = io::stderr().lock().write_all(hide_passwords(text, &[]).as_bytes());
+}
+
 fn tell(colour: &str, label: &str, text: &str) {
     let stderr = io::stderr();
     let coloured = !colour.is_empty()
@@ -31,7 +38,7 @@ fn tell(colour: &str, label: &str, text: &str) {
         && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
     let (on, off) = if coloured { (colour, "\x1b[0m") } else { ("", "") };
     // One write keeps lines of different threads apart.
-    let line = format!("{on}{label}{off}{}\n", printable(text));
+    let line = format!("{on}{label}{off}{}\n", printable(hide_passwords(text, &[])));
     let _ = stderr.lock().write_all(line.as_bytes());
 }
 

@@ -11,6 +11,7 @@ use super::json::{JsonSink, print_line};
 use super::save::Saver;
 use crate::args::Predict;
 use crate::error::{Error, Result};
+use crate::fetch::url::{hide_passwords, without_password};
 use crate::input::pipeline::Label;
 use crate::input::video::{Place, Video};
 
@@ -141,8 +142,9 @@ impl Report {
         self.n_failures += 1;
         self.progress.aside(|| console::error(error));
         if let Some(json) = &mut self.json {
-            let path = label.path.to_string_lossy();
-            let chain = error.chain();
+            // It may be a URL that was not taken for one.
+            let path = without_password(&label.path.to_string_lossy());
+            let chain = hide_passwords(&error.chain(), &[]);
             let message =
                 chain.strip_prefix(&*path).and_then(|rest| rest.strip_prefix(": ")).unwrap_or(&chain);
             self.progress.aside(|| json.write(&Failure { path: &path, error: message }))?;

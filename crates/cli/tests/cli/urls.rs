@@ -155,6 +155,32 @@ fn passwords_are_not_told() {
     assert!(!run.stdout.contains("secret") && !run.stderr.contains("secret"), "{}{}", run.stdout, run.stderr);
 }
 
+#[test]
+fn passwords_are_not_told_where_no_url_is_expected() {
+    let place = Place::new();
+    let check = |run: crate::support::Run, code: i32| {
+        let run = run.expect(code);
+        let told = format!("{}{}", run.stdout, run.stderr);
+        assert!(!told.contains("qx7") && !told.contains("zv9"), "{told}");
+        assert!(run.stderr.contains("rtsp://me:***@cam/1"), "{told}");
+        run
+    };
+    let url = "rtsp://me:qx7/zv9@cam/1";
+    check(place.run(&["predict", url]), 2);
+    check(place.run(&["predict", "--imgsz", url]), 2);
+    check(place.run(&["predict", "-m", url]), 1);
+    for line in [format!(" {url}"), format!("\"{url}\""), format!("source={url}")] {
+        check(place.run(&["predict", "-s", &line]), 1);
+        let args = ["predict", "--json", "-", "-s", "-"];
+        let run = check(place.run_with_input(&args, line.as_bytes()), 1);
+        let told = &run.json_lines()[0];
+        assert_eq!(told["path"], line.replace("qx7/zv9", "***"));
+        assert!(told["error"].as_str().is_some_and(|error| !error.contains("rtsp")), "{told}");
+    }
+    // Help and version are as they were.
+    assert!(place.run(&["--version"]).expect(0).stdout.starts_with("ferroyolo "));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_signal_ends_the_wait_for_a_server() {

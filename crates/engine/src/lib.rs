@@ -41,7 +41,7 @@ mod testing;
 mod weights;
 
 #[cfg(feature = "gpu")]
-pub use backend::gpu::{Adapter, AdapterKind, MatrixShape, Traffic, adapters};
+pub use backend::gpu::{Adapter, AdapterKind, MatrixShape, Traffic, adapters, automatic};
 pub use backend::{Device, Precision, Tuning};
 pub use error::{Error, ErrorKind, Result};
 pub use ferroyolo_kernels::Isa;

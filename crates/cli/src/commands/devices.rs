@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use ferroyolo::{Adapter, Isa, MatrixShape, adapters};
+use ferroyolo::{Adapter, Isa, MatrixShape, adapters, automatic};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -36,9 +36,11 @@ struct Cpu {
 pub fn run(args: &Devices) -> Result<Outcome> {
     let cpu = Cpu::here();
     let adapters = adapters();
-    // What `--device auto` tries first.
-    let auto = adapters.iter().find(|adapter| adapter.is_usable_gpu());
-    let auto = auto.map_or_else(|| "cpu".into(), |adapter| format!("gpu:{}", adapter.index));
+    // What `--device auto` tries first, or why that is the CPU.
+    let (auto, reason) = match automatic(&adapters) {
+        Ok(adapter) => (format!("gpu:{}", adapter.index), None),
+        Err(error) => ("cpu".to_owned(), Some(printable(error.message()).to_string())),
+    };
     if !args.json.as_deref().is_some_and(is_stdout) {
         cpu.lines().iter().try_for_each(|line| print_line(line))?;
         if adapters.is_empty() {
@@ -47,11 +49,13 @@ pub fn run(args: &Devices) -> Result<Outcome> {
         for adapter in &adapters {
             describe(adapter).iter().try_for_each(|line| print_line(line))?;
         }
-        print_line(&format!("auto is {auto}"))?;
+        let because = reason.as_ref().map_or_else(String::new, |reason| format!(": {reason}"));
+        print_line(&format!("auto is {auto}{because}"))?;
     }
     if let Some(target) = &args.json {
         let gpus: Vec<Value> = adapters.iter().map(to_json).collect();
-        JsonSink::open(target, None)?.write(&json!({ "auto": auto, "cpu": cpu, "gpus": gpus }))?;
+        JsonSink::open(target, None)?
+            .write(&json!({ "auto": auto, "auto_reason": reason, "cpu": cpu, "gpus": gpus }))?;
     }
     Ok(Outcome::Done)
 }

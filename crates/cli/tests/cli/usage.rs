@@ -1,5 +1,7 @@
 //! Help and wrong usage.
 
+use serde_json::Value;
+
 use crate::support::Place;
 
 #[test]
@@ -90,6 +92,17 @@ fn devices_are_told_as_json() {
         assert!(gpu["max_binding_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{gpu}");
     }
     let real = gpus.iter().find(|gpu| gpu["kind"] != "software" && gpu["lacks"] == serde_json::json!([]));
-    let auto = real.map_or_else(|| "cpu".to_owned(), |gpu| format!("gpu:{}", gpu["index"]));
-    assert_eq!(object["auto"], auto.as_str(), "{object}");
+    // The first real one, or the CPU with a reason, which is not a lack of real ones if there is one.
+    match real.filter(|_| object["auto"] != "cpu") {
+        Some(gpu) => {
+            assert_eq!(object["auto"], format!("gpu:{}", gpu["index"]), "{object}");
+            assert_eq!(object["auto_reason"], Value::Null, "{object}");
+        }
+        None => {
+            assert_eq!(object["auto"], "cpu", "{object}");
+            let reason = object["auto_reason"].as_str().expect("a reason");
+            let is_empty = reason == "nothing in /dev is a graphics processor";
+            assert!(!reason.is_empty() && (real.is_none() || is_empty), "{object}");
+        }
+    }
 }

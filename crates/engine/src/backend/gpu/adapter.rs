@@ -115,10 +115,29 @@ pub fn adapters() -> Vec<Adapter> {
     found().into_iter().map(|(adapter, _)| adapter).collect()
 }
 
-/// The adapters among which [`Device::Auto`](crate::Device::Auto) chooses: none where the system has no device that
-/// could be one. Drivers are not loaded then; those of programs on the CPU are large, and write to the terminal.
+/// Where Linux has its devices.
+const DEVICES: &str = "/dev";
+
+/// The adapter of `all`, as [`adapters`] lists them, that [`Device::Auto`](crate::Device::Auto) tries.
+///
+/// Errors with `ErrorKind::Device` and the reason if it takes the CPU: none is a graphics processor that lacks nothing,
+/// or, on Linux, nothing in `/dev` could be one, which is looked at first.
+pub fn automatic(all: &[Adapter]) -> Result<&Adapter> {
+    automatic_below(Path::new(DEVICES), all)
+}
+
+fn automatic_below<'a>(folder: &Path, all: &'a [Adapter]) -> Result<&'a Adapter> {
+    if !may_have_gpu(folder) {
+        let message = format!("nothing in {} is a graphics processor", folder.display());
+        return Err(Error::device("gpu", message));
+    }
+    position(all, None).map(|position| &all[position])
+}
+
+/// The adapters among which [`automatically`] chooses: none where [`automatic`] would take none anyway. Drivers are not
+/// loaded then; those of programs on the CPU are large, and write to the terminal.
 pub(crate) fn candidates() -> Vec<Adapter> {
-    if may_have_gpu(Path::new("/dev")) { adapters() } else { Vec::new() }
+    if may_have_gpu(Path::new(DEVICES)) { adapters() } else { Vec::new() }
 }
 
 /// Whether the folder of devices has one by which drivers reach graphics processors. On systems without such a folder
@@ -144,10 +163,10 @@ pub(crate) fn automatically<T>(
     on_gpu: impl FnOnce(usize) -> Result<T>,
     on_cpu: impl FnOnce(Option<Error>) -> Result<T>,
 ) -> Result<T> {
-    match all.iter().find(|adapter| adapter.is_usable_gpu()).map(|adapter| on_gpu(adapter.index)) {
-        Some(Ok(loaded)) => Ok(loaded),
-        Some(Err(why)) => on_cpu(Some(why)),
-        None => on_cpu(None),
+    match position(all, None).map(|position| on_gpu(all[position].index)) {
+        Ok(Ok(loaded)) => Ok(loaded),
+        Ok(Err(why)) => on_cpu(Some(why)),
+        Err(_) => on_cpu(None),
     }
 }
 
@@ -395,9 +414,15 @@ mod tests {
         for name in ["null", "video0", "fb0"] {
             fs::write(folder.path().join(name), []).expect("a file");
         }
+        let all = made_up(&[LACKING, REAL]);
+        let auto = || automatic_below(folder.path(), &all);
         assert!(!may_have_gpu(folder.path()));
+        let error = auto().expect_err("there is no device");
+        assert!(error.message().ends_with(" is a graphics processor"), "{error}");
+        assert!(error.message().contains(&folder.path().display().to_string()), "{error}");
         fs::write(folder.path().join("nvidiactl"), []).expect("a file");
         assert!(may_have_gpu(folder.path()));
+        assert_eq!(auto().expect("a real one").index, 1);
         assert!(may_have_gpu(&folder.path().join("absent")));
     }
 

@@ -34,7 +34,7 @@ mod tune;
 mod variant;
 mod verdict;
 
-pub use adapter::{Adapter, AdapterKind, MatrixShape, adapters};
+pub use adapter::{Adapter, AdapterKind, MatrixShape, adapters, automatic};
 pub(crate) use adapter::{automatically, candidates};
 pub(crate) use device::{Gpu, Opening};
 pub use frame::Traffic;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use ferroyolo::{Device, Head, Precision, Task, Tuning};
+use ferroyolo::{Device, Head, Precision, PredictOptions, Task, Tuning};
 
 use crate::crew::Sharing;
 
@@ -354,12 +354,6 @@ pub struct Worker {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ImgSize(pub [usize; 2]);
 
-/// The largest side of the network's input that is taken for meant.
-const MAX_IMGSZ: usize = 16_384;
-
-/// More images than this at once only cost memory.
-const MAX_BATCH: usize = 1024;
-
 /// More workers than this only cost memory.
 const MAX_WORKERS: usize = 256;
 
@@ -368,9 +362,10 @@ const MAX_RUNS: usize = 1_000_000;
 
 /// A size of the network's input, `N` or `H,W`.
 pub fn parse_imgsz(text: &str) -> Result<ImgSize, String> {
+    const MAX_SIDE: usize = PredictOptions::MAX_SIDE;
     let side = |part: &str| match part.trim().parse::<usize>() {
         Ok(0) => Err("a side can't be 0".to_string()),
-        Ok(side) if side > MAX_IMGSZ => Err(format!("{side} is more than {MAX_IMGSZ}")),
+        Ok(side) if side > MAX_SIDE => Err(format!("{side} is more than {MAX_SIDE} pixels")),
         Ok(side) => Ok(side),
         Err(_) => Err(format!("expected a number N or two, H,W; got '{part}'")),
     };
@@ -401,6 +396,7 @@ pub fn parse_count(text: &str) -> Result<usize, String> {
 
 /// A number of pictures.
 pub fn parse_batch(text: &str) -> Result<usize, String> {
+    const MAX_BATCH: usize = PredictOptions::MAX_BATCH;
     let n = parse_count(text)?;
     if n > MAX_BATCH { Err(format!("expected at most {MAX_BATCH}")) } else { Ok(n) }
 }
@@ -552,6 +548,11 @@ mod tests {
         for bad in ["", "0", "640,0", "1,2,3", "x", "-1", "6.5", "99999999999999999999", "1000000"] {
             assert!(parse_imgsz(bad).is_err(), "{bad}");
         }
+        // What the library takes, and no more.
+        assert_eq!(parse_imgsz("8192,32"), Ok(ImgSize([8192, 32])));
+        for bad in ["8193", "32,8193"] {
+            assert_eq!(parse_imgsz(bad), Err("8193 is more than 8192 pixels".into()));
+        }
     }
 
     #[test]
@@ -573,7 +574,7 @@ mod tests {
         assert!(parse_runs("0").is_err() && parse_runs("1000001").is_err() && parse_runs("1000000").is_ok());
         assert!(parse_warmup("0").is_ok() && parse_warmup("1000001").is_err());
         assert!(parse_workers("0").is_err() && parse_workers("257").is_err() && parse_workers("256").is_ok());
-        assert!(parse_batch("1025").is_err() && parse_batch("1024").is_ok());
+        assert!(parse_batch("4097").is_err() && parse_batch("4096").is_ok());
     }
 
     #[test]

@@ -30,16 +30,10 @@ use crate::tasks::nms::NmsOptions;
 use crate::tasks::segment::MaskSize;
 use crate::tensor::{Tensor, TensorView};
 
-/// Pictures that one batch may hold.
-const MAX_BATCH: usize = 4096;
-
-/// Largest side of the input in pixels.
-pub(crate) const MAX_SIDE: usize = 8192;
-
 /// What counts as a detection, and how pictures are fitted to the network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PredictOptions {
-    /// Input size `[height, width]` in pixels; the checkpoint's own if absent.
+    /// Input size `[height, width]` in pixels, at most [`PredictOptions::MAX_SIDE`]; the checkpoint's own if absent.
     pub imgsz: Option<[usize; 2]>,
     /// Scores have to be larger than this, 0 to 1.
     pub conf: f32,
@@ -59,6 +53,13 @@ pub struct PredictOptions {
     pub multi_label: bool,
     /// Make masks of the picture's size, instead of that of the network's input. Only of networks that segment objects.
     pub retina_masks: bool,
+}
+
+impl PredictOptions {
+    /// Largest side of the input in pixels.
+    pub const MAX_SIDE: usize = 8192;
+    /// Pictures that one batch may hold.
+    pub const MAX_BATCH: usize = 4096;
 }
 
 impl Default for PredictOptions {
@@ -378,7 +379,7 @@ impl Session {
         let start = Instant::now();
 
         let imgsz = options.imgsz.unwrap_or(self.model.imgsz);
-        if imgsz.iter().any(|&side| side > MAX_SIDE) {
+        if imgsz.iter().any(|&side| side > PredictOptions::MAX_SIDE) {
             return Err(self.wrong_size(imgsz));
         }
         let rect = options.rect && images.iter().all(|image| image.shape() == first.shape());
@@ -456,11 +457,13 @@ impl Session {
             return Ok(Arc::clone(planned));
         }
         let ([n, h, w], _) = key;
-        if !(1..=MAX_BATCH).contains(&n) {
-            return Err(Error::argument("batch", format!("got {n} pictures, expected 1 to {MAX_BATCH}")));
+        let most = PredictOptions::MAX_BATCH;
+        if !(1..=most).contains(&n) {
+            return Err(Error::argument("batch", format!("got {n} pictures, expected 1 to {most}")));
         }
         let stride = self.stride();
-        if [h, w].iter().any(|&side| side == 0 || side > MAX_SIDE || side % stride != 0) {
+        let most = PredictOptions::MAX_SIDE;
+        if [h, w].iter().any(|&side| side == 0 || side > most || side % stride != 0) {
             return Err(self.wrong_size([h, w]));
         }
         let planned = self.model.network.plan(key)?;
@@ -479,9 +482,9 @@ impl Session {
     }
 
     fn wrong_size(&self, [h, w]: [usize; 2]) -> Error {
-        let stride = self.stride();
+        let (stride, most) = (self.stride(), PredictOptions::MAX_SIDE);
         let message =
-            format!("got {h}x{w}, expected sides that are multiples of {stride} up to {MAX_SIDE} pixels");
+            format!("got {h}x{w}, expected sides that are multiples of {stride} up to {most} pixels");
         Error::shape("input", message)
     }
 

@@ -38,6 +38,12 @@ fn wrong_usage_exits_with_2_and_names_the_value() {
     check(&["predict", "--imgsz", "0"], "--imgsz");
     check(&["predict", "--imgsz", "640x640"], "640x640");
     check(&["predict", "--imgsz", "1,2,3"], "1,2,3");
+    // Before a model is looked for.
+    check(&["predict", "-m", "absent.pt", "--imgsz", "64,16384"], "16384 is more than 8192 pixels");
+    check(
+        &["val", "-m", "absent.pt", "--data", "absent.yaml", "--imgsz", "9000"],
+        "9000 is more than 8192 pixels",
+    );
     check(&["predict", "--max-det", "0"], "--max-det");
     check(&["predict", "--batch", "0"], "--batch");
     check(&["predict", "--threads", "0"], "--threads");

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
-use crate::session::MAX_SIDE;
+use crate::session::PredictOptions;
 
 /// Levels of nested modules that a document may have. Published networks have fewer than twelve.
 const MAX_DEPTH: usize = 48;
@@ -102,9 +102,10 @@ impl Document {
         if self.stride.is_empty() || self.stride.iter().any(|&s| s == 0 || s > 1024) {
             return bad("stride", format!("got {:?}, expected values from 1 to 1024", self.stride));
         }
-        if self.imgsz.iter().any(|&side| side == 0 || side > MAX_SIDE) {
+        let most = PredictOptions::MAX_SIDE;
+        if self.imgsz.iter().any(|&side| side == 0 || side > most) {
             let got = self.imgsz;
-            return bad("imgsz", format!("got {got:?}, expected an input of 1 to {MAX_SIDE} pixels a side"));
+            return bad("imgsz", format!("got {got:?}, expected an input of 1 to {most} pixels a side"));
         }
         if self.input.channels != 3 {
             return Err(Error::unsupported(

@@ -60,6 +60,15 @@ impl PredictOptions {
     pub const MAX_SIDE: usize = 8192;
     /// Pictures that one batch may hold.
     pub const MAX_BATCH: usize = 4096;
+
+    /// These options for one of several pictures of these shapes, `[height, width]`: it is padded as it would be in a
+    /// batch of them.
+    #[must_use]
+    pub fn for_one_of(&self, shapes: impl IntoIterator<Item = [usize; 2]>) -> Self {
+        let mut shapes = shapes.into_iter();
+        let first = shapes.next();
+        Self { rect: self.rect && shapes.all(|shape| Some(shape) == first), ..self.clone() }
+    }
 }
 
 impl Default for PredictOptions {
@@ -373,7 +382,9 @@ impl Session {
 
     /// Brings pictures into the network. The CPU also carries it out, a GPU has then just begun.
     fn start(&mut self, images: &[&Image], options: &PredictOptions, extent: Extent) -> Result<Batch> {
-        let Some(first) = images.first() else { return Ok(Batch::Done(Ok(Vec::new()))) };
+        if images.is_empty() {
+            return Ok(Batch::Done(Ok(Vec::new())));
+        }
         self.check(options)?;
         let branches = self.branches(options.head)?;
         let start = Instant::now();
@@ -382,13 +393,12 @@ impl Session {
         if imgsz.iter().any(|&side| side > PredictOptions::MAX_SIDE) {
             return Err(self.wrong_size(imgsz));
         }
-        let rect = options.rect && images.iter().all(|image| image.shape() == first.shape());
-        let fit = |image: &&Image| Fit::new(image.shape(), imgsz, rect, &self.model.fit);
+        let options = options.for_one_of(images.iter().map(|image| image.shape()));
+        let fit = |image: &&Image| Fit::new(image.shape(), imgsz, options.rect, &self.model.fit);
         let fits = images.iter().map(fit).collect::<Result<Vec<_>>>()?;
         let [h, w] = fits[0].net_hw();
         let planned = self.plan(([images.len(), h, w], branches))?;
         let image_hws = images.iter().map(|image| image.shape()).collect();
-        let options = options.clone();
         let prepared = Prepared { fits, image_hws, planned, options, branches, extent, start };
         #[cfg(feature = "gpu")]
         if self.model.network.gpu().is_some() {

@@ -64,11 +64,12 @@ impl ProcessCrew {
     /// Takes an encoded picture to a worker and back.
     pub fn call(&self, encoded: &[u8]) -> Result<()> {
         let picture = [engine::Picture::Encoded(encoded.to_vec())];
-        self.wait(&picture, self.send(&picture)).into_iter().try_for_each(|results| results.map(drop))
+        let results = self.wait(&picture, self.send(&picture, &self.options));
+        results.into_iter().try_for_each(|results| results.map(drop))
     }
 
-    fn send(&self, pictures: &[engine::Picture]) -> Result<PredictTicket> {
-        self.predictor.submit(pictures, &self.options).map_err(|error| Error::failed(error.to_string()))
+    fn send(&self, pictures: &[engine::Picture], options: &PredictOptions) -> Result<PredictTicket> {
+        self.predictor.submit(pictures, options).map_err(|error| Error::failed(error.to_string()))
     }
 
     /// What became of a job, with the reason why there are no workers, if that is it.
@@ -92,14 +93,36 @@ impl ProcessCrew {
             Err(error) if pictures.len() == 1 => vec![Err(error)],
             Err(error) => {
                 console::warning(&batch_failed(pictures.len(), &error));
-                let alone = |picture| {
+                each_alone(pictures, &self.options, |picture, options| {
                     let picture = std::slice::from_ref(picture);
-                    self.wait(picture, self.send(picture))
-                };
-                pictures.iter().flat_map(alone).collect()
+                    let results = self.wait(picture, self.send(picture, options)).pop();
+                    results.unwrap_or_else(without_result)
+                })
             }
         }
     }
+}
+
+/// One outcome for each picture of a batch that failed; `predict` takes one of them through the network.
+///
+/// Each is padded as it is in a batch of all that can be predicted. What sizes they have is known only then, so that a
+/// picture may have to go twice.
+fn each_alone<P>(
+    pictures: &[P],
+    options: &PredictOptions,
+    predict: impl Fn(&P, &PredictOptions) -> Result<Results>,
+) -> Vec<Result<Results>> {
+    let mut outcomes: Vec<_> = pictures.iter().map(|picture| predict(picture, options)).collect();
+    let as_together = options.for_one_of(outcomes.iter().flatten().map(|results| results.orig_shape));
+    if as_together.rect != options.rect {
+        let could = pictures.iter().zip(&mut outcomes).filter(|(_, outcome)| outcome.is_ok());
+        could.for_each(|(picture, outcome)| *outcome = predict(picture, &as_together));
+    }
+    outcomes
+}
+
+fn without_result() -> Result<Results> {
+    Err(Error::failed("the worker gave no result"))
 }
 
 /// A batch on its way to a process.
@@ -127,7 +150,7 @@ impl Crew for ProcessCrew {
                 Err(error) => picture.image = Err(Error::at(&picture.label.path, error)),
             }
         }
-        let ticket = (!pictures.is_empty()).then(|| self.send(&pictures));
+        let ticket = (!pictures.is_empty()).then(|| self.send(&pictures, &self.options));
         Pending { batch, pictures, ticket }
     }
 
@@ -137,7 +160,7 @@ impl Crew for ProcessCrew {
             let found = item.and_then(|item| {
                 let results = all_results
                     .next()
-                    .unwrap_or_else(|| Err(Error::failed("the worker gave no result")))
+                    .unwrap_or_else(without_result)
                     .map_err(|error| Error::at(&label.path, error))?;
                 let image = self.wants_images.then(|| decode(item)).transpose()?;
                 Ok((image, results.with_path(&label.path)))
@@ -174,7 +197,39 @@ fn bmp(image: &Image) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::RefCell;
+
+    use ferroyolo::Task;
+
     use super::*;
+
+    /// How pictures of these sizes are tried alone, and which of them can be predicted in the end; one without a size
+    /// never can.
+    fn tried(sizes: &[Option<[usize; 2]>], rect: bool) -> (Vec<(usize, bool)>, Vec<bool>) {
+        let calls = RefCell::new(Vec::new());
+        let pictures: Vec<usize> = (0..sizes.len()).collect();
+        let options = PredictOptions { rect, ..PredictOptions::default() };
+        let outcomes = each_alone(&pictures, &options, |&picture, options| {
+            calls.borrow_mut().push((picture, options.rect));
+            let results = |size| Results::new(Task::Detect, ["thing".to_owned()].into(), size);
+            sizes[picture].map(results).ok_or_else(|| Error::failed("crashed"))
+        });
+        (calls.into_inner(), outcomes.iter().map(Result::is_ok).collect())
+    }
+
+    #[test]
+    fn what_is_tried_alone_is_padded_as_in_the_batch() {
+        let [wide, high] = [Some([2, 4]), Some([4, 2])];
+        let all = vec![true, true];
+        assert_eq!(tried(&[wide, wide], true), (vec![(0, true), (1, true)], all.clone()));
+        let twice = vec![(0, true), (1, true), (0, false), (1, false)];
+        assert_eq!(tried(&[wide, high], true), (twice, all.clone()));
+        assert_eq!(tried(&[wide, high], false), (vec![(0, false), (1, false)], all));
+        // What crashes a worker is not tried more often, and its size is nobody's concern.
+        let calls = vec![(0, true), (1, true), (2, true), (0, false), (2, false)];
+        assert_eq!(tried(&[wide, None, high], true), (calls, vec![true, false, true]));
+        assert_eq!(tried(&[wide, None], true), (vec![(0, true), (1, true)], vec![true, false]));
+    }
 
     #[test]
     fn frames_reach_workers_as_they_are() {

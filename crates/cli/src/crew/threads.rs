@@ -90,7 +90,9 @@ where
     P: Fn(&[&Image], &PredictOptions) -> std::result::Result<Vec<Results>, E>,
     E: StdError + Send + Sync + 'static,
 {
-    let Some(first) = images.first() else { return Vec::new() };
+    if images.is_empty() {
+        return Vec::new();
+    }
     let error = match catch_unwind(AssertUnwindSafe(|| predict(images, options))) {
         Ok(Ok(results)) => return results.into_iter().map(Ok).collect(),
         Ok(Err(error)) => Error::from(Box::<dyn StdError + Send + Sync>::from(error)),
@@ -101,8 +103,7 @@ where
         [_] => vec![Err(error)],
         _ => {
             console::warning(&batch_failed(images.len(), &error));
-            let rect = options.rect && images.iter().all(|image| image.shape() == first.shape());
-            let options = PredictOptions { rect, ..options.clone() };
+            let options = options.for_one_of(images.iter().map(|image| image.shape()));
             images.iter().flat_map(|&image| predict_each(predict, &options, &[image])).collect()
         }
     }

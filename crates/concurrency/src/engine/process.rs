@@ -169,14 +169,8 @@ pub fn serve<E: fmt::Display>(load: impl FnOnce() -> Result<Model, E>) -> Result
             let (pictures, options) = decode_request(job)?;
             let images: Vec<_> = pictures.iter().map(Source::decode).collect();
             let decoded: Vec<&Image> = images.iter().filter_map(|image| image.as_ref().ok()).collect();
-            let mut found = match session.predict(&decoded, &options) {
-                _ if decoded.is_empty() => Vec::new(),
-                Ok(results) => results.into_iter().map(Ok).collect::<Vec<_>>(),
-                Err(error) if decoded.len() == 1 => vec![Err(error.to_string())],
-                // One picture may be to blame; each gets a run of its own.
-                Err(_) => decoded.iter().map(|&image| predict_alone(&mut session, image, &options)).collect(),
-            }
-            .into_iter();
+            let mut predict = |images: &[&Image], options: &PredictOptions| session.predict(images, options);
+            let mut found = predict_each(&mut predict, &decoded, &options).into_iter();
             let each = |image: &Result<Image, String>| match image {
                 Ok(_) => found.next().unwrap_or_else(|| Err("the network gave no result".into())),
                 Err(error) => Err(error.clone()),
@@ -187,13 +181,27 @@ pub fn serve<E: fmt::Display>(load: impl FnOnce() -> Result<Model, E>) -> Result
     })
 }
 
-fn predict_alone(
-    session: &mut ferroyolo::Session,
-    image: &Image,
+/// One outcome for each of `images`: if all of them together fail, one may be to blame, and each gets a run of its own,
+/// padded as in the batch.
+fn predict_each<P>(
+    predict: &mut P,
+    images: &[&Image],
     options: &PredictOptions,
-) -> Result<Results, String> {
-    let mut results = session.predict(&[image], options).map_err(|error| error.to_string())?;
-    results.pop().ok_or_else(|| "the network gave no result".into())
+) -> Vec<Result<Results, String>>
+where
+    P: FnMut(&[&Image], &PredictOptions) -> ferroyolo::Result<Vec<Results>>,
+{
+    if images.is_empty() {
+        return Vec::new();
+    }
+    match predict(images, options) {
+        Ok(results) => results.into_iter().map(Ok).collect(),
+        Err(error) if images.len() == 1 => vec![Err(error.to_string())],
+        Err(_) => {
+            let options = options.for_one_of(images.iter().map(|image| image.shape()));
+            images.iter().flat_map(|&image| predict_each(predict, &[image], &options)).collect()
+        }
+    }
 }
 
 /// What stands before the encoded pictures of a request, which follow one after the other.
@@ -313,9 +321,40 @@ fn path_from_bytes(bytes: Vec<u8>) -> Result<PathBuf, String> {
 
 #[cfg(test)]
 mod tests {
+    use ferroyolo::{Error, Task};
     use proptest::prelude::*;
 
     use super::*;
+
+    /// How pictures of these sizes are tried where a width of 7 is too much.
+    fn tried(sizes: &[[usize; 2]]) -> (Vec<(usize, bool)>, Vec<bool>) {
+        let image = |&[h, w]: &[usize; 2]| Image::from_rgb8(w, h, vec![0; 3 * h * w]).expect("a picture");
+        let images: Vec<Image> = sizes.iter().map(image).collect();
+        let mut calls = Vec::new();
+        let mut predict = |images: &[&Image], options: &PredictOptions| {
+            calls.push((images.len(), options.rect));
+            if images.iter().any(|image| image.width() == 7) {
+                return Err(Error::limit("gpu", "no memory"));
+            }
+            let results =
+                |image: &&Image| Results::new(Task::Detect, ["thing".to_owned()].into(), image.shape());
+            Ok(images.iter().map(results).collect())
+        };
+        let images: Vec<&Image> = images.iter().collect();
+        let outcomes = predict_each(&mut predict, &images, &PredictOptions::default());
+        (calls, outcomes.iter().map(Result::is_ok).collect())
+    }
+
+    #[test]
+    fn what_is_tried_alone_is_padded_as_in_the_batch() {
+        assert_eq!(tried(&[]), (vec![], vec![]));
+        assert_eq!(tried(&[[4, 2], [2, 4]]), (vec![(2, true)], vec![true, true]));
+        assert_eq!(tried(&[[4, 7]]), (vec![(1, true)], vec![false]));
+        let calls = vec![(2, true), (1, true), (1, true)];
+        assert_eq!(tried(&[[4, 7], [4, 7]]), (calls, vec![false, false]));
+        let calls = vec![(3, true), (1, false), (1, false), (1, false)];
+        assert_eq!(tried(&[[4, 2], [2, 7], [4, 2]]), (calls, vec![true, false, true]));
+    }
 
     proptest! {
         #[test]

@@ -16,8 +16,8 @@ use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// Coordinates up to this are taken for slips of rounding. They are not changed.
-const MAX_COORDINATE: f64 = 1.01;
+/// Coordinates so far outside of the picture are taken for slips of rounding. They are not changed.
+const SLIP: f64 = 0.01;
 
 /// Bytes that a label file may have.
 const MAX_BYTES: u64 = 64 << 20;
@@ -88,7 +88,8 @@ impl Labels {
     /// Reads a label file. If there is none the picture shows no object.
     ///
     /// Errors with `ErrorKind::Label`, naming file and line, if a line is not of `kind`, holds what is not a number,
-    /// a coordinate below 0 or above 1 (by more than rounding explains), or a class that is not below `n_classes`.
+    /// a coordinate below 0 or above 1 (by more than rounding explains), a negative width or height, or a class that is
+    /// not below `n_classes`.
     pub fn read(path: &Path, kind: LabelKind, n_classes: usize) -> Result<Self> {
         let meta = match fs::metadata(path) {
             Ok(meta) => meta,
@@ -193,7 +194,7 @@ fn keypoint(values: &[f64]) -> std::result::Result<Keypoint, String> {
 }
 
 fn box_of(values: &[f64]) -> std::result::Result<[f64; 4], String> {
-    let [x, y, w, h] = [share(values[0])?, share(values[1])?, share(values[2])?, share(values[3])?];
+    let [x, y, w, h] = [share(values[0])?, share(values[1])?, side(values[2])?, side(values[3])?];
     Ok([x - w / 2.0, y - h / 2.0, x + w / 2.0, y + h / 2.0])
 }
 
@@ -202,10 +203,19 @@ fn points(values: &[f64]) -> std::result::Result<Vec<[f64; 2]>, String> {
 }
 
 fn share(value: f64) -> std::result::Result<f64, String> {
-    if (0.0..=MAX_COORDINATE).contains(&value) {
+    if (-SLIP..=1.0 + SLIP).contains(&value) {
         Ok(value)
     } else {
         Err(format!("got coordinate {value}, expected a share of the picture's side, 0 to 1"))
+    }
+}
+
+/// A width or height.
+fn side(value: f64) -> std::result::Result<f64, String> {
+    if value < 0.0 {
+        Err(format!("got {value} for a width or height, expected 0 to 1"))
+    } else {
+        share(value)
     }
 }
 
@@ -247,6 +257,8 @@ mod tests {
         assert_eq!((labels.objects[0].class, labels.objects[0].xyxy), (0, [0.25, 0.375, 0.75, 0.625]));
         assert_eq!(labels.objects[1].class, 2);
         assert_eq!(parse(" \n\n", LabelKind::Box).unwrap(), Labels::default());
+        let slip = parse("0 -0.01 0.5 0.5 0.25", LabelKind::Box).unwrap();
+        assert_eq!(slip.objects[0].xyxy, [-0.26, 0.375, 0.24, 0.625]);
         let polygon = parse("1 0.1 0.2 0.4 0.1 0.3 0.8", LabelKind::Box).unwrap();
         assert_eq!(polygon.objects[0].xyxy, [0.1, 0.1, 0.4, 0.8]);
     }
@@ -262,6 +274,9 @@ mod tests {
             "a.txt:1: got 4 numbers after the class, expected x and y of at least 3 corners",
         );
         assert!(parse("1 0.1 0.2 0.4 0.1 0.3", LabelKind::Polygon).is_err());
+        // What is cut at the border is often off it by a last digit.
+        let cut = parse("1 -1e-7 0.2 0.4 -0.00001 1.0000001 0.8", LabelKind::Polygon).unwrap();
+        assert_eq!(cut.objects[0].xyxy, [-1e-7, -0.00001, 1.0000001, 0.8]);
     }
 
     #[test]
@@ -308,7 +323,9 @@ mod tests {
             ("0 nan .5 .5 .5", "\"nan\" is not a number"),
             ("0 inf .5 .5 .5", "\"inf\" is not a number"),
             ("0 1.02 .5 .5 .5", "got coordinate 1.02, expected a share of the picture's side, 0 to 1"),
-            ("0 .5 .5 -.1 .5", "got coordinate -0.1"),
+            ("0 .5 -.011 .1 .5", "got coordinate -0.011, expected a share of the picture's side, 0 to 1"),
+            ("0 .5 .5 -.001 .5", "got -0.001 for a width or height, expected 0 to 1"),
+            ("0 .5 .5 .5 1.02", "got coordinate 1.02"),
             ("0 320 240 50 60", "got coordinate 320"),
             ("0 .5 .5 .5", "got 3 numbers after the class"),
             ("0 .5 .5 .5 .5 .9", "got 5 numbers after the class"),

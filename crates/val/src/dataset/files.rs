@@ -34,6 +34,9 @@ pub fn find(root: &Path, place: &str, pictures: &mut Vec<PathBuf>) -> Result<()>
             "is neither a folder, nor a picture, nor a .txt that lists pictures",
         ));
     }
+    if !meta.is_file() {
+        return Err(Error::dataset(&path, "is not a regular file"));
+    }
     if meta.len() > MAX_LIST_BYTES {
         return Err(Error::dataset(&path, format!("has {} bytes, at most {MAX_LIST_BYTES}", meta.len())));
     }
@@ -128,6 +131,18 @@ mod tests {
         find(dir.path(), ".", &mut found).unwrap();
         found.sort();
         assert_eq!(found, [dir.path().join("b.jpg"), dir.path().join("c.JPEG")]);
+    }
+
+    /// Whoever opens a pipe waits for its other end.
+    #[cfg(unix)]
+    #[test]
+    fn lists_are_regular_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("list.txt");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+        assert!(made.success());
+        let error = find(dir.path(), "list.txt", &mut Vec::new()).unwrap_err();
+        assert!(error.to_string().ends_with("list.txt: is not a regular file"), "{error}");
     }
 
     #[cfg(unix)]

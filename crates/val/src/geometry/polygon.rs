@@ -12,31 +12,14 @@ const N_POINTS: usize = 1000;
 #[must_use]
 pub fn fill_polygon(corners: &[[f64; 2]], hw: [usize; 2]) -> Mask {
     let mut mask = Mask::new(hw);
-    let (low, high) = corners
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), [_, y]| (low.min(*y), high.max(*y)));
-    if !(low.is_finite() && high.is_finite()) {
+    if corners.is_empty() || corners.iter().flatten().any(|value| !value.is_finite()) {
         return mask;
     }
-    // Casts saturate, so that coordinates far outside do no harm.
-    let rows = (low - 0.5).max(0.0) as usize..((high + 0.5).max(0.0) as usize).min(hw[0]);
-    let mut crossings = Vec::new();
-    for row in rows {
-        let y = row as f64 + 0.5;
-        crossings.clear();
-        for (idx, &[x1, y1]) in corners.iter().enumerate() {
-            let [x2, y2] = corners[(idx + 1) % corners.len()];
-            // Each edge holds its upper end and not its lower one, so that a corner counts once.
-            if (y1 <= y) != (y2 <= y) {
-                crossings.push(x1 + (y - y1) / (y2 - y1) * (x2 - x1));
-            }
-        }
-        crossings.sort_unstable_by(f64::total_cmp);
-        for &[from, to] in crossings.as_chunks().0 {
-            let [from, to] = [from, to].map(|x: f64| ((x - 0.5).ceil().max(0.0) as usize).min(hw[1]));
-            mask.fill_row(row, from, to);
-        }
-    }
+    scan(corners, 0.5, hw[0], |row, from, to| {
+        // Casts saturate, so that coordinates far outside do no harm.
+        let [from, to] = [from, to].map(|x| ((x - 0.5).ceil().max(0.0) as usize).min(hw[1]));
+        mask.fill_row(row, from, to);
+    });
     mask
 }
 
@@ -52,37 +35,46 @@ pub fn trace_polygon(corners: &[[f64; 2]], hw: [usize; 2]) -> Mask {
         return mask;
     }
     let limits = [hw[1] as f64, hw[0] as f64];
-    let pixel = |[x, y]: [f64; 2]| [x.clamp(0.0, limits[0]) as i64, y.clamp(0.0, limits[1]) as i64];
-    let mut outline: Vec<[i64; 2]> = walked(corners).into_iter().map(pixel).collect();
+    let pixel = |[x, y]: [f64; 2]| [x.clamp(0.0, limits[0]).floor(), y.clamp(0.0, limits[1]).floor()];
+    let mut outline: Vec<[f64; 2]> = walked(corners).into_iter().map(pixel).collect();
     outline.dedup();
-    let mut edges = Vec::with_capacity(outline.len());
     for (idx, &to) in outline.iter().enumerate() {
         let from = outline[(idx + outline.len() - 1) % outline.len()];
-        draw_line(&mut mask, from, to);
+        draw_line(&mut mask, from.map(|at| at as i64), to.map(|at| at as i64));
+    }
+    scan(&outline, 0.0, hw[0], |row, from, to| {
+        mask.fill_row(row, from.ceil() as usize, to.floor() as usize + 1);
+    });
+    mask
+}
+
+/// Where lines across the polygon are inside, by the even-odd rule: calls `inside` with the row and both ends.
+///
+/// Line `row` is at `y = row + offset`; there are `n_rows`. Coordinates are finite. It takes time by the lines that each
+/// side crosses, however many sides there are.
+fn scan(corners: &[[f64; 2]], offset: f64, n_rows: usize, mut inside: impl FnMut(usize, f64, f64)) {
+    let mut sides = Vec::with_capacity(corners.len());
+    for (idx, &from) in corners.iter().enumerate() {
+        let to = corners[(idx + 1) % corners.len()];
         if from[1] != to[1] {
-            edges.push(if from[1] < to[1] { [from, to] } else { [to, from] });
+            sides.push(if from[1] < to[1] { [from, to] } else { [to, from] });
         }
     }
-    edges.sort_unstable_by_key(|[upper, _]| upper[1]);
-    let (mut next, mut active) = (0, Vec::new());
-    let mut crossings = Vec::new();
-    for row in 0..hw[0] as i64 {
-        while edges.get(next).is_some_and(|[upper, _]| upper[1] <= row) {
-            active.push(edges[next]);
+    sides.sort_unstable_by(|[a, _], [b, _]| a[1].total_cmp(&b[1]));
+    let (mut next, mut crossed, mut crossings) = (0, Vec::new(), Vec::new());
+    for row in 0..n_rows {
+        let y = row as f64 + offset;
+        while sides.get(next).is_some_and(|[upper, _]| upper[1] <= y) {
+            crossed.push(sides[next]);
             next += 1;
         }
-        // Each edge holds its upper end and not its lower one, so that a corner counts once.
-        active.retain(|[_, lower]: &[[i64; 2]; 2]| lower[1] > row);
+        // Each side holds its upper end and not its lower one, so that a corner counts once.
+        crossed.retain(|[_, lower]: &[[f64; 2]; 2]| lower[1] > y);
         crossings.clear();
-        crossings.extend(active.iter().map(|&[[x1, y1], [x2, y2]]| {
-            x1 as f64 + (row - y1) as f64 * (x2 - x1) as f64 / (y2 - y1) as f64
-        }));
+        crossings.extend(crossed.iter().map(|&[[x1, y1], [x2, y2]]| x1 + (y - y1) * (x2 - x1) / (y2 - y1)));
         crossings.sort_unstable_by(f64::total_cmp);
-        for &[from, to] in crossings.as_chunks().0 {
-            mask.fill_row(row as usize, from.ceil() as usize, to.floor() as usize + 1);
-        }
+        crossings.as_chunks().0.iter().for_each(|&[from, to]| inside(row, from, to));
     }
-    mask
 }
 
 /// The closed outline with more points on it, evenly many on each side, and the corners themselves.

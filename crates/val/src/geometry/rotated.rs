@@ -3,6 +3,9 @@
 /// Keeps roots and quotients away from 0.
 const EPSILON: f64 = 1e-7;
 
+/// Boxes whose areas differ by no larger share than this are equally small.
+const SAME_AREA: f64 = 1e-3;
+
 /// A box turned about its centre.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RotatedBox {
@@ -17,22 +20,27 @@ pub struct RotatedBox {
 impl RotatedBox {
     /// The smallest turned box around four corners.
     ///
-    /// One of its sides lies along a side of their convex hull; so all lines through two of them are tried.
+    /// One of its sides lies along a side of their convex hull; so all lines through two of them are tried. Corners that
+    /// are no rectangle often have several smallest boxes, a triangle three; of these it is the one along the longest
+    /// line, and not the one that rounding happens to make smaller.
     #[must_use]
     pub fn around(corners: [[f64; 2]; 4]) -> Self {
-        let mut best = None::<(f64, Self)>;
-        for a in 0..4 {
-            for b in a + 1..4 {
-                let [dx, dy] = [corners[b][0] - corners[a][0], corners[b][1] - corners[a][1]];
-                let angle = if dx == 0.0 && dy == 0.0 { 0.0 } else { dy.atan2(dx) };
-                let candidate = Self::along(angle, &corners);
-                let area = candidate.wh[0] * candidate.wh[1];
-                if best.is_none_or(|(least, _)| area < least) {
-                    best = Some((area, candidate));
-                }
+        const PAIRS: [(usize, usize); 6] = [(0, 1), (1, 2), (2, 3), (3, 0), (0, 2), (1, 3)];
+        let candidates = PAIRS.map(|(a, b)| {
+            let [dx, dy] = [corners[b][0] - corners[a][0], corners[b][1] - corners[a][1]];
+            let angle = if dx == 0.0 && dy == 0.0 { 0.0 } else { dy.atan2(dx) };
+            (dx.hypot(dy), Self::along(angle, &corners))
+        });
+        let area = |of: &Self| of.wh[0] * of.wh[1];
+        let least = candidates.iter().map(|(_, of)| area(of)).fold(f64::INFINITY, f64::min);
+        let mut best = candidates[0];
+        for candidate in candidates {
+            let is_small = |(_, of): &(f64, Self)| area(of) <= least * (1.0 + SAME_AREA);
+            if is_small(&candidate) && (!is_small(&best) || candidate.0 > best.0) {
+                best = candidate;
             }
         }
-        best.map_or_else(|| Self::along(0.0, &corners), |(_, found)| found)
+        best.1
     }
 
     /// The smallest box around `points` that is turned by `angle`.
@@ -117,6 +125,33 @@ mod tests {
         );
         let point = RotatedBox::around([[1.0, 1.0]; 4]);
         assert_eq!((point.xy, point.wh), ([1.0, 1.0], [0.0, 0.0]));
+    }
+
+    /// A box that is cut at the border of a picture 100 wide, and one of which only a triangle is left: all that changes
+    /// is which corner comes first, which way round they go, and how large the picture is.
+    #[test]
+    fn of_several_smallest_boxes_one_is_taken() {
+        let cut = [[83.0, 100.0], [100.0, 50.0], [69.0, 8.0], [27.0, 64.0]];
+        let triangle = [[10.0, 10.0], [40.0, 10.0], [15.0, 20.0], [10.0, 50.0]];
+        for corners in [cut, triangle] {
+            let mut found = Vec::new();
+            for first in 0..4 {
+                for is_reversed in [false, true] {
+                    for scale in [0.01, 0.3, 1.0, 7.3] {
+                        let mut corners = corners.map(|[x, y]| [x * scale, y * scale]);
+                        corners.rotate_left(first);
+                        if is_reversed {
+                            corners.reverse();
+                        }
+                        let RotatedBox { xy, wh, angle } = RotatedBox::around(corners);
+                        found.push(turned(xy.map(|at| at / scale), wh.map(|side| side / scale), angle));
+                    }
+                }
+            }
+            assert!(found.iter().all(|other| prob_iou(&found[0], other) > 0.999), "{found:?}");
+        }
+        let along_its_hypotenuse = RotatedBox::around(triangle);
+        assert!((along_its_hypotenuse.wh[0] - 50.0).abs() < 1e-9, "{along_its_hypotenuse:?}");
     }
 
     proptest! {

@@ -96,7 +96,8 @@ pub struct SizedMasks {
 
 /// Compares what was found with what is true.
 ///
-/// Errors if both are of different kinds, which no good network's results are.
+/// Errors if both are of different kinds, which no good network's results are, and if a class map has another size than
+/// the picture.
 pub fn judge(results: &Results, fitted: &Fitted, truth: &Truth, n_classes: usize) -> Result<Score> {
     match truth {
         Truth::Objects(labels) => {
@@ -107,8 +108,15 @@ pub fn judge(results: &Results, fitted: &Fitted, truth: &Truth, n_classes: usize
             let probs = results.probs.as_ref().ok_or_else(|| without("probabilities"))?;
             Ok(Score::Class(*class, probs.top(5).map(|(class, _)| class).collect()))
         }
-        Truth::Map(map) => {
+        Truth::Map(path, map) => {
             let found = results.class_map.as_ref().ok_or_else(|| without("class map"))?;
+            if map.hw != fitted.orig_hw {
+                let ([got_h, got_w], [height, width]) = (map.hw, fitted.orig_hw);
+                let path = path.display();
+                return Err(Error::failed(format!(
+                    "{path}: has {got_w}x{got_h} pixels, the picture {width}x{height}"
+                )));
+            }
             // Both in the size in which the network saw the picture.
             let ([height, width], [top, left]) = (fitted.scaled_hw, fitted.top_left);
             let rows = found.classes().chunks_exact(found.shape()[1]).skip(top).take(height);

@@ -31,8 +31,8 @@ enum Source {
 pub enum Truth {
     /// The objects in it.
     Objects(Labels),
-    /// The class of each pixel.
-    Map(ClassMap),
+    /// The class of each pixel, and the file that says so.
+    Map(PathBuf, ClassMap),
     /// The class of the picture.
     Class(usize),
 }
@@ -104,7 +104,8 @@ impl Truths {
                 Labels::read(&label_path(picture), *kind, self.names.len()).map(Truth::Objects)
             }
             Source::Maps(folder) => {
-                ClassMap::read(&mask_path(picture, folder.as_deref()), self.names.len()).map(Truth::Map)
+                let path = mask_path(picture, folder.as_deref());
+                ClassMap::read(&path, self.names.len()).map(|map| Truth::Map(path, map))
             }
             Source::Classes(classes) => Ok(Truth::Class(classes[idx])),
         };

@@ -1,6 +1,6 @@
 //! Class maps: the labels of semantic segmentation, a PNG for each picture.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
@@ -23,8 +23,17 @@ const MAX_PIXELS: usize = 1 << 28;
 pub struct ClassMap {
     /// Height and width in pixels.
     pub hw: [usize; 2],
-    /// Index of the class of each pixel, rows from the top; [`IGNORED`] where there is none.
+    /// Index of the class of each pixel, rows from the top; [`IGNORED`] where there is none. Of a single class, 1 where
+    /// it is and 0 elsewhere.
     pub classes: Vec<u8>,
+}
+
+/// Number of values in the class maps of a data set, from 0 on.
+///
+/// Each is a class, but where there is a single one: maps then have 1 where it is, and 0 elsewhere.
+#[must_use]
+pub fn n_map_values(n_classes: usize) -> usize {
+    if n_classes == 1 { 2 } else { n_classes }
 }
 
 /// The file that holds the class map of a picture.
@@ -39,9 +48,13 @@ impl ClassMap {
     /// Reads a PNG of one channel with up to 8 bits, or with a palette, whose indices count and not its colours.
     ///
     /// Errors with `ErrorKind::Io` if there is no such file, and with `ErrorKind::Label` if it is no such PNG or holds
-    /// a value that is neither below `n_classes` nor [`IGNORED`].
+    /// a value that is neither one of a data set of `n_classes` ([`n_map_values`]) nor [`IGNORED`].
     pub fn read(path: &Path, n_classes: usize) -> Result<Self> {
         let broken = |error: png::DecodingError| Error::label(path, "is no readable PNG").with_source(error);
+        let meta = fs::metadata(path).map_err(|error| Error::io(path, error))?;
+        if !meta.is_file() {
+            return Err(Error::label(path, "is not a regular file"));
+        }
         let file = File::open(path).map_err(|error| Error::io(path, error))?;
         let limits = Limits { bytes: 2 * MAX_PIXELS };
         let mut decoder = Decoder::new_with_limits(BufReader::new(file), limits);
@@ -67,12 +80,16 @@ impl ClassMap {
             .take(height)
             .flat_map(|row| unpack(row, depth, width))
             .collect();
-        if let Some(at) =
-            classes.iter().position(|&class| class != IGNORED && usize::from(class) >= n_classes)
+        if let Some(at) = classes
+            .iter()
+            .position(|&class| class != IGNORED && usize::from(class) >= n_map_values(n_classes))
         {
-            let (class, x, y, last) = (classes[at], at % width, at / width, n_classes.saturating_sub(1));
-            let message = format!("got class {class} at ({x}, {y}), the data set has classes 0 to {last}");
-            return Err(Error::label(path, message));
+            let (class, x, y) = (classes[at], at % width, at / width);
+            let known = match n_classes {
+                1 => "the maps of a single class have 0 and 1".to_owned(),
+                _ => format!("the data set has classes 0 to {}", n_classes.saturating_sub(1)),
+            };
+            return Err(Error::label(path, format!("got class {class} at ({x}, {y}), {known}")));
         }
         Ok(Self { hw: [height, width], classes })
     }
@@ -114,6 +131,10 @@ mod tests {
 
     /// Writes a PNG of 3x2 pixels and reads it as a map of 3 classes.
     fn read(color: ColorType, depth: BitDepth, data: &[u8]) -> Result<ClassMap> {
+        read_of(3, color, depth, data)
+    }
+
+    fn read_of(n_classes: usize, color: ColorType, depth: BitDepth, data: &[u8]) -> Result<ClassMap> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a.png");
         let mut encoder = png::Encoder::new(File::create(&path).unwrap(), 3, 2);
@@ -125,7 +146,15 @@ mod tests {
         let mut writer = encoder.write_header().unwrap();
         writer.write_image_data(data).unwrap();
         writer.finish().unwrap();
-        ClassMap::read(&path, 3)
+        ClassMap::read(&path, n_classes)
+    }
+
+    #[test]
+    fn a_single_class_has_two_values() {
+        let read = |data: &[u8]| read_of(1, ColorType::Grayscale, BitDepth::Eight, data);
+        assert_eq!(read(&[0, 1, 255, 0, 1, 1]).unwrap().classes, [0, 1, 255, 0, 1, 1]);
+        let told = read(&[0, 1, 2, 0, 0, 0]).unwrap_err().to_string();
+        assert!(told.ends_with("got class 2 at (2, 0), the maps of a single class have 0 and 1"), "{told}");
     }
 
     #[test]
@@ -150,6 +179,7 @@ mod tests {
         assert!(ClassMap::read(&path, 3).is_err());
         fs::write(&path, b"\x89PNG\r\n\x1a\nnot really").unwrap();
         assert!(ClassMap::read(&path, 3).unwrap_err().to_string().ends_with("is no readable PNG"));
+        assert!(ClassMap::read(dir.path(), 3).unwrap_err().to_string().ends_with("is not a regular file"));
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub use description::{Dataset, MAX_CLASSES};
 pub use files::{PICTURE_EXTENSIONS, label_path};
 pub use folders::ClassFolders;
 pub use labels::{Keypoint, LabelKind, Labels, Object, Shape};
-pub use maps::{ClassMap, IGNORED, mask_path};
+pub use maps::{ClassMap, IGNORED, mask_path, n_map_values};

@@ -211,16 +211,19 @@ fn bad_class_maps_are_told_and_the_rest_goes_on() {
         fs::create_dir_all(place.path("maps")).expect("a folder");
         image::GrayImage::from_pixel(w, h, image::Luma([class])).save(place.path(name)).expect("a file");
     };
-    map("maps/a.png", [1, 1], 4);
+    map("maps/a.png", [SIZE.0, SIZE.1], 4);
     map("maps/b.png", [SIZE.0, SIZE.1], 9);
     place.picture("images/c.png", 20, 20);
     place.picture("images/d.png", 20, 20);
     place.write("maps/d.png", b"no picture");
+    place.picture("images/e.png", 20, 10);
+    map("maps/e.png", [10, 20], 4);
     let model = golden("semantic26");
     let run = place.run(&["val", "-m", arg(&model), "-d", "data.yaml", "--json", "-"]).expect(1);
     let metrics = run.json_lines().remove(0);
-    assert_eq!((&metrics["images"], &metrics["failed"]), (&1.into(), &3.into()));
+    assert_eq!((&metrics["images"], &metrics["failed"]), (&1.into(), &4.into()));
     run.says(&[
+        "images/e.png: maps/e.png: has 10x20 pixels, the picture 20x10",
         "maps/b.png: got class 9 at (0, 0), the data set has classes 0 to 4",
         "maps/c.png: no such file or directory",
         "maps/d.png: is no readable PNG",

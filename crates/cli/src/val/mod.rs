@@ -9,6 +9,7 @@ mod summary;
 mod truth;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -63,7 +64,7 @@ pub fn run(args: &Val) -> Result<Outcome> {
     let inputs = inputs(args, &fit, &truths, loaded.model.task());
     let image_ids = args.save_json.is_some().then(|| coco::image_ids(&truths.pictures));
     let work = Work { model: &loaded.model, options, fit, inputs: &inputs, truths: &truths, image_ids };
-    let (summary, entries) = measure(args, &work, n_threads)?;
+    let (summary, found) = measure(args, &work, n_threads)?;
 
     let is_for_people = !args.json.as_deref().is_some_and(is_stdout);
     // A table of zeros would be taken for a result.
@@ -78,7 +79,7 @@ pub fn run(args: &Val) -> Result<Outcome> {
         JsonSink::open(target, loaded.path.as_deref())?.write(&json)?;
     }
     if let Some(path) = &args.save_json {
-        write_atomically(path, format!("[{}]\n", entries.join(",\n ")).as_bytes())?;
+        write_atomically(path, found.as_bytes())?;
     }
     if let Some(directory) = &args.save {
         fs::create_dir_all(directory).map_err(|error| Error::at(directory, error))?;
@@ -116,6 +117,10 @@ fn options(args: &Val, model: &Model) -> Result<PredictOptions> {
 /// Errors before the work rather than after it.
 fn check_outputs(args: &Val, truths: &Truths, model: Option<&Path>) -> Result<()> {
     let inputs = || truths.pictures.iter().map(PathBuf::as_path).chain([args.data.as_path()]).chain(model);
+    if let Some(directory) = args.save.as_ref().filter(|directory| directory.exists() && !directory.is_dir())
+    {
+        return Err(Error::failed(format!("--save {}: is no folder", directory.display())));
+    }
     for (flag, target) in [("--json", &args.json), ("--save-json", &args.save_json)] {
         let Some(target) = target else { continue };
         if !is_stdout(target) {
@@ -140,43 +145,52 @@ fn inputs(args: &Val, fit: &Fit, truths: &Truths, task: Task) -> Vec<[usize; 2]>
     fit.inputs(&shapes, args.batch, true)
 }
 
-/// Looks at all pictures; returns the metrics, and entries for `--save-json` in the order of the pictures.
-fn measure(args: &Val, work: &Work<'_>, n_threads: usize) -> Result<(Summary, Vec<String>)> {
+/// Looks at all pictures; returns the metrics, and what `--save-json` writes.
+fn measure(args: &Val, work: &Work<'_>, n_threads: usize) -> Result<(Summary, String)> {
     let n_pictures = work.truths.pictures.len();
     let progress = Progress::new(Some(n_pictures), !args.quiet);
-    let mut scores: Vec<_> = (0..n_pictures).map(|_| None).collect();
     let mut speed = Speed::default();
     let mut n_failed = 0;
+    // Taken in the order of the pictures, so that the result is the same however the threads ran; what comes too early
+    // waits.
+    let (mut next, mut waiting) = (0, BTreeMap::new());
+    let mut gathered = Gathered::new(work.truths.names.len());
+    let mut found = String::from("[");
     workers::run(work, n_threads, |outcome| {
-        match outcome.score {
+        let score = match outcome.score {
             Ok(score) => {
                 speed.preprocess_ms += outcome.speed.preprocess_ms;
                 speed.inference_ms += outcome.speed.inference_ms;
                 speed.postprocess_ms += outcome.speed.postprocess_ms;
-                scores[outcome.idx] = Some((score, outcome.entries));
+                Some((score, outcome.entries))
             }
             Err(error) => {
                 n_failed += 1;
                 progress.aside(|| console::error(&error));
+                None
+            }
+        };
+        waiting.insert(outcome.idx, score);
+        while let Some(score) = waiting.remove(&next) {
+            next += 1;
+            let Some((score, entries)) = score else { continue };
+            gathered.add(&score);
+            for entry in entries {
+                found.push_str(if found.len() > 1 { ",\n " } else { "" });
+                found.push_str(&entry);
             }
         }
         progress.step();
         Ok(())
     })?;
-    // In the order of the pictures, so that the result is the same however the threads ran.
-    let mut gathered = Gathered::new(work.truths.names.len());
-    let mut all_entries = Vec::new();
-    for (score, entries) in scores.into_iter().flatten() {
-        gathered.add(&score);
-        all_entries.extend(entries);
-    }
+    found.push_str("]\n");
     let n_done = (n_pictures - n_failed).max(1) as f64;
     let speed = Speed {
         preprocess_ms: speed.preprocess_ms / n_done,
         inference_ms: speed.inference_ms / n_done,
         postprocess_ms: speed.postprocess_ms / n_done,
     };
-    Ok((gathered.finish(work.model.task(), n_failed, speed), all_entries))
+    Ok((gathered.finish(work.model.task(), n_failed, speed), found))
 }
 
 fn to_json(

@@ -166,6 +166,7 @@ fn outputs_are_checked_before_the_work() {
     let place = labelled(1);
     let val = |args: &[&str]| place.run(&[&["val", "-d", "data.yaml"], args].concat());
     val(&["--save-json", "absent/boxes.json"]).expect(1).says(&["absent: no such folder"]);
+    val(&["--save", "data.yaml"]).expect(1).says(&["--save data.yaml: is no folder"]);
     val(&["--save-json", "-"]).expect(2).says(&["expected the path of a file"]);
     val(&["--json", "data.yaml"]).expect(2).says(&["would overwrite the input data.yaml"]);
     val(&["--save-json", "images/0.png"]).expect(2).says(&["would overwrite the input"]);

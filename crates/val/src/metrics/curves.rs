@@ -1,6 +1,6 @@
 //! Precision, recall and F1 over the confidence from which on detections count.
 
-use super::precision::{PrecisionRecall, interpolate};
+use super::precision::PrecisionRecall;
 
 /// Confidences at which curves are looked up: 0 to 1, evenly spaced.
 pub const N_CONFIDENCES: usize = 1000;
@@ -70,10 +70,14 @@ pub fn at(confidences: &[f32], curve: &PrecisionRecall, confidence: f64) -> (f64
     if confidence > f64::from(surest) {
         return (1.0, 0.0);
     }
-    let above = confidences.partition_point(|&known| f64::from(known) >= confidence);
-    let window = above.saturating_sub(1)..(above + 1).min(confidences.len());
-    let xs: Vec<f64> = confidences[window.clone()].iter().map(|&known| -f64::from(known)).collect();
-    let value = |values: &[f64]| interpolate(&xs, &values[window.clone()], -confidence);
+    let next = confidences.partition_point(|&known| f64::from(known) >= confidence);
+    let last = next.saturating_sub(1);
+    let share = confidences.get(next).map_or(0.0, |&below| {
+        let above = f64::from(confidences[last]);
+        (above - confidence) / (above - f64::from(below))
+    });
+    let value =
+        |values: &[f64]| values[last] + share * (values.get(next).copied().unwrap_or(0.0) - values[last]);
     (value(&curve.precision), value(&curve.recall))
 }
 

@@ -1,7 +1,7 @@
 //! The metrics agree with pycocotools, on labels and detections made up by `coco/make.py`.
 
-use ferroyolo_val::geometry::{Mask, area, box_iou, oks, sigmas};
-use ferroyolo_val::metrics::{Evaluation, Found, N_THRESHOLDS, match_picture};
+use ferroyolo_val::geometry::{Mask, area, box_iou, oks, oks_of_box, sigmas};
+use ferroyolo_val::metrics::{Evaluation, Found, Labelled, N_THRESHOLDS, match_picture};
 use serde_json::Value;
 
 /// Largest difference of an average precision from pycocotools'.
@@ -40,14 +40,24 @@ fn mask(instance: &Value, size: usize) -> Mask {
     mask
 }
 
-/// Compares the average precisions of all classes and overlaps, with `overlap` of a detection and a label.
-fn check(kind: &str, overlap: impl Fn(&Value, &Value) -> f64) {
+/// The keypoints of a label, where they are visible.
+fn labelled_points(truth: &Value) -> Vec<Option<[f64; 2]>> {
+    let visible = truth["visible"].as_array().expect("flags").iter().map(|flag| flag.as_bool() == Some(true));
+    points(truth).into_iter().zip(visible).map(|(xy, on)| on.then_some(xy)).collect()
+}
+
+/// Compares the average precisions of all classes and overlaps, with `overlap` of a detection and a label, and with
+/// labels of which some are ignored.
+fn check(kind: &str, is_ignored: impl Fn(&Value) -> bool, overlap: impl Fn(&Value, &Value) -> f64) {
     let made = made();
     let mut evaluation = Evaluation::default();
     for picture in made["pictures"].as_array().expect("pictures") {
         let (truth, found) = (&picture["truth"], &picture["found"]);
         let (truth, found) = (truth.as_array().expect("labels"), found.as_array().expect("detections"));
-        let classes: Vec<usize> = truth.iter().map(class).collect();
+        let labelled: Vec<_> = truth
+            .iter()
+            .map(|label| Labelled { class: class(label), is_ignored: is_ignored(label) })
+            .collect();
         let detections: Vec<_> = found
             .iter()
             .map(|one| Found {
@@ -55,7 +65,8 @@ fn check(kind: &str, overlap: impl Fn(&Value, &Value) -> f64) {
                 confidence: one["conf"].as_f64().expect("a number") as f32,
             })
             .collect();
-        evaluation.add(&match_picture(&detections, &classes, |a, b| overlap(&found[a], &truth[b])), &classes);
+        let matches = match_picture(&detections, &labelled, |a, b| overlap(&found[a], &truth[b]));
+        evaluation.add(&matches, &labelled);
     }
     let metrics = evaluation.finish();
     let expected = made["expected"][kind].as_array().expect("classes");
@@ -75,23 +86,23 @@ fn check(kind: &str, overlap: impl Fn(&Value, &Value) -> f64) {
 
 #[test]
 fn boxes() {
-    check("bbox", |found, truth| box_iou(xyxy(found), xyxy(truth)));
+    check("bbox", |_| false, |found, truth| box_iou(xyxy(found), xyxy(truth)));
 }
 
 #[test]
 fn masks() {
     let size = made()["size"].as_u64().expect("a number") as usize;
-    check("segm", |found, truth| mask(truth, size).iou(&mask(found, size)));
+    check("segm", |_| false, |found, truth| mask(truth, size).iou(&mask(found, size)));
 }
 
 #[test]
 fn poses() {
     let sigmas = sigmas(17);
-    check("keypoints", |found, truth| {
-        let visible =
-            truth["visible"].as_array().expect("flags").iter().map(|flag| flag.as_bool() == Some(true));
-        let labelled: Vec<_> =
-            points(truth).into_iter().zip(visible).map(|(xy, on)| on.then_some(xy)).collect();
-        oks(&labelled, &points(found), area(xyxy(truth)), &sigmas)
+    let has_none = |truth: &Value| labelled_points(truth).iter().all(Option::is_none);
+    check("keypoints", has_none, |found, truth| {
+        if has_none(truth) {
+            return oks_of_box(xyxy(truth), &points(found), &sigmas);
+        }
+        oks(&labelled_points(truth), &points(found), area(xyxy(truth)), &sigmas)
     });
 }

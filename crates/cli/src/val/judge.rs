@@ -6,9 +6,11 @@ use std::cmp::Reverse;
 use ferroyolo::{Results, Task};
 use ferroyolo_val::dataset::{Labels, Object, Shape};
 use ferroyolo_val::geometry::{
-    self, Mask, RotatedBox, area, box_iou, fill_polygon, oks, prob_iou, trace_polygon,
+    self, Mask, RotatedBox, area, box_iou, fill_polygon, oks, oks_of_box, prob_iou, trace_polygon,
 };
-use ferroyolo_val::metrics::{ConfusionMatrix, ConfusionOptions, Found, Match, PixelCounts, match_picture};
+use ferroyolo_val::metrics::{
+    ConfusionMatrix, ConfusionOptions, Found, Labelled, Match, PixelCounts, match_picture,
+};
 
 use super::fit::Fitted;
 use super::truth::Truth;
@@ -26,8 +28,6 @@ pub enum Score {
 
 /// What is right among the objects found in a picture.
 pub struct Objects {
-    /// Classes of the labels.
-    pub truth: Vec<usize>,
     /// Detections by overlap of boxes, turned ones where the network finds those.
     pub boxes: Matches,
     /// Detections by overlap of masks or likeness of poses.
@@ -44,6 +44,8 @@ pub struct Objects {
 
 /// The detections of a picture, matched with its labels in two ways.
 pub struct Matches {
+    /// The labels; those that are ignored are so by COCO's rules alone.
+    pub labelled: Vec<Labelled>,
     /// In the picture, where COCO's tools look: boxes end at its borders, and masks have its size.
     pub coco: Vec<Match>,
     /// In the network's input, where Ultralytics looks: boxes and keypoints may lie anywhere, and masks have the size of
@@ -198,7 +200,7 @@ fn judge_objects(
     n_classes: usize,
 ) -> Objects {
     let objects = &labels.objects;
-    let truth: Vec<usize> = objects.iter().map(|object| object.class).collect();
+    let labelled: Vec<Labelled> = objects.iter().map(|object| Labelled::counted(object.class)).collect();
     let found: Vec<Found> = detections.iter().map(|detection| detection.found).collect();
     let [height, width] = fitted.orig_hw.map(|side| side as f64);
     let pixels = |object: &Object| {
@@ -228,45 +230,68 @@ fn judge_objects(
 
     let shapes = match task {
         Task::Segment => Some(by_masks(&detections, &found, objects, fitted)),
-        Task::Pose => {
-            let scaled: Vec<Vec<Option<[f64; 2]>>> =
-                objects.iter().map(|object| points(object, [height, width])).collect();
-            let sigmas = geometry::sigmas(scaled.first().map_or(0, Vec::len));
-            let matches = |xy: fn(&Point) -> [f64; 2]| {
-                match_picture(&found, &truth, |detection, object| match &detections[detection].extra {
-                    Extra::Keypoints(found) => {
-                        let found: Vec<[f64; 2]> = found.iter().map(xy).collect();
-                        oks(&scaled[object], &found, area(boxes[object]), &sigmas)
-                    }
-                    _ => 0.0,
-                })
-            };
-            Some(Matches {
-                coco: matches(|point| point.xy),
-                ultralytics: matches(|point| point.xy_unclipped),
-            })
-        }
+        Task::Pose => Some(by_keypoints(&detections, &found, objects, &boxes, fitted)),
         _ => None,
     };
+    let classes: Vec<usize> = objects.iter().map(|object| object.class).collect();
     let mut confusion = ConfusionMatrix::new(n_classes);
-    confusion.add_picture(&ConfusionOptions::default(), &found, &truth, box_overlap);
+    confusion.add_picture(&ConfusionOptions::default(), &found, &classes, box_overlap);
     Objects {
         boxes: Matches {
-            coco: match_picture(&found, &truth, box_overlap),
-            ultralytics: match_picture(&found, &truth, unclipped_overlap),
+            coco: match_picture(&found, &labelled, box_overlap),
+            ultralytics: match_picture(&found, &labelled, unclipped_overlap),
+            labelled,
         },
         shapes,
         confusion,
         n_duplicates: labels.n_duplicates,
         is_unlabelled: labels.is_missing,
         found: detections,
-        truth,
     }
+}
+
+/// Matches by likeness of poses. `boxes` are those of the labels, in pixels.
+///
+/// COCO does not want objects without a labelled keypoint to be found: what lies about their box counts for nothing.
+fn by_keypoints(
+    detections: &[Detection],
+    found: &[Found],
+    objects: &[Object],
+    boxes: &[[f64; 4]],
+    fitted: &Fitted,
+) -> Matches {
+    let hw = fitted.orig_hw.map(|side| side as f64);
+    let truth: Vec<Vec<Option<[f64; 2]>>> = objects.iter().map(|object| points(object, hw)).collect();
+    let sigmas = geometry::sigmas(truth.first().map_or(0, Vec::len));
+    let found_points = |detection: usize, xy: fn(&Point) -> [f64; 2]| match &detections[detection].extra {
+        Extra::Keypoints(points) => points.iter().map(xy).collect(),
+        _ => Vec::new(),
+    };
+    let likeness =
+        |object: usize, found: &[[f64; 2]]| oks(&truth[object], found, area(boxes[object]), &sigmas);
+    let label = |(object, points): (&Object, &Vec<Option<[f64; 2]>>)| Labelled {
+        class: object.class,
+        is_ignored: points.iter().all(Option::is_none),
+    };
+    let labelled: Vec<Labelled> = objects.iter().zip(&truth).map(label).collect();
+    let coco = match_picture(found, &labelled, |detection, object| {
+        let found = found_points(detection, |point| point.xy);
+        if labelled[object].is_ignored {
+            oks_of_box(boxes[object], &found, &sigmas)
+        } else {
+            likeness(object, &found)
+        }
+    });
+    let counted: Vec<Labelled> = objects.iter().map(|object| Labelled::counted(object.class)).collect();
+    let ultralytics = match_picture(found, &counted, |detection, object| {
+        likeness(object, &found_points(detection, |point| point.xy_unclipped))
+    });
+    Matches { labelled, coco, ultralytics }
 }
 
 /// Matches by overlap of masks, in the size of the picture and in that of the network's prototypes.
 fn by_masks(detections: &[Detection], found: &[Found], objects: &[Object], fitted: &Fitted) -> Matches {
-    let truth: Vec<usize> = objects.iter().map(|object| object.class).collect();
+    let counted: Vec<Labelled> = objects.iter().map(|object| Labelled::counted(object.class)).collect();
     let mask_of = |detection: usize| match &detections[detection].extra {
         Extra::Mask(masks) => Some(masks),
         _ => None,
@@ -278,7 +303,7 @@ fn by_masks(detections: &[Detection], found: &[Found], objects: &[Object], fitte
         masks_of(objects, |corners| fill_polygon(corners, orig_hw), |[x, y]| [x * width, y * height]);
     // Each detection is held against all labels of its class in a row; masks of all would fill the memory.
     let last = RefCell::new(None::<(usize, Mask)>);
-    let coco = match_picture(found, &truth, |detection, object| {
+    let coco = match_picture(found, &counted, |detection, object| {
         let mut last = last.borrow_mut();
         if last.as_ref().is_none_or(|(of, _)| *of != detection) {
             *last = mask_of(detection).map(|masks| (detection, fitted.mask_to_picture(&masks.of_input)));
@@ -295,10 +320,10 @@ fn by_masks(detections: &[Detection], found: &[Found], objects: &[Object], fitte
         |corner| fitted.shares_to_input(corner),
     );
     let coarse = apart(traced);
-    let ultralytics = match_picture(found, &truth, |detection, object| {
+    let ultralytics = match_picture(found, &counted, |detection, object| {
         mask_of(detection).map_or(0.0, |masks| coarse[object].iou(&masks.coarse))
     });
-    Matches { coco, ultralytics }
+    Matches { labelled: counted, coco, ultralytics }
 }
 
 /// The masks of labels by `draw`, which gets their corners in pixels.

@@ -9,7 +9,7 @@ use ferroyolo_val::metrics::{ClassMetrics, ConfusionMatrix, Metrics};
 use plotters::coord::Shift;
 use plotters::prelude::*;
 
-use super::summary::{Compared, Kind, Summary};
+use super::summary::{Compared, Kind, Summary, name_of, shortened};
 use crate::error::{Error, Result};
 
 /// Size of the pictures in pixels.
@@ -23,6 +23,9 @@ const MAX_LABELS: usize = 40;
 
 /// More classes than this would have cells smaller than a pixel.
 const MAX_CELLS: usize = 400;
+
+/// Letters of a class's name that fit beside a picture.
+const NAME_WIDTH: usize = 18;
 
 const FONT: &str = "sans-serif";
 
@@ -230,11 +233,9 @@ fn confusion_matrix(
     Ok(())
 }
 
-/// A name that fits beside a picture.
+/// A class's name that fits beside a picture.
 fn short(names: &[String], class: usize) -> String {
-    names
-        .get(class)
-        .map_or_else(|| class.to_string(), |name| name.chars().filter(|c| !c.is_control()).take(18).collect())
+    shortened(&name_of(names, class), NAME_WIDTH)
 }
 
 /// Colours that are easily told apart, by turns.
@@ -249,7 +250,7 @@ fn color(idx: usize) -> RGBColor {
 mod tests {
     use ferroyolo::Task;
     use ferroyolo::results::Speed;
-    use ferroyolo_val::metrics::{Evaluation, Found, match_picture};
+    use ferroyolo_val::metrics::{Evaluation, Found, Labelled, match_picture};
 
     use super::*;
     use crate::val::judge::{Matches, Objects, Score};
@@ -262,19 +263,12 @@ mod tests {
             let mut confusion = ConfusionMatrix::new(n_classes);
             confusion.add(class, class);
             confusion.add(0, n_classes);
-            let truth = vec![class, class];
-            let coco = match_picture(&found, &truth, |_, _| 0.8);
-            let boxes = Matches { ultralytics: coco.clone(), coco };
+            let labelled = vec![Labelled::counted(class); 2];
+            let coco = match_picture(&found, &labelled, |_, _| 0.8);
+            let boxes = Matches { labelled, ultralytics: coco.clone(), coco };
             let found = Vec::new();
-            let objects = Objects {
-                truth,
-                boxes,
-                shapes: None,
-                confusion,
-                found,
-                n_duplicates: 0,
-                is_unlabelled: false,
-            };
+            let objects =
+                Objects { boxes, shapes: None, confusion, found, n_duplicates: 0, is_unlabelled: false };
             gathered.add(&Score::Objects(Box::new(objects)));
         }
         gathered.finish(Task::Detect, 0, Speed::default())

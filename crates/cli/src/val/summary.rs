@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use ferroyolo::Task;
 use ferroyolo::results::Speed;
 use ferroyolo_val::metrics::{
-    AveragePrecision, ConfusionMatrix, Evaluation, Metrics, PixelCounts, PixelMetrics, TopK, TopKMetrics,
+    AveragePrecision, ClassMetrics, ConfusionMatrix, Evaluation, Labelled, Metrics, PixelCounts,
+    PixelMetrics, TopK, TopKMetrics,
 };
 use serde_json::{Map, Value, json};
 
 use super::judge::{Matches, Score};
+
+/// Columns of the table for the name of a class.
+const NAME_WIDTH: usize = 22;
 
 /// Everything that was measured.
 pub struct Summary {
@@ -66,9 +70,10 @@ struct Evaluations {
 }
 
 impl Evaluations {
-    fn add(&mut self, matches: &Matches, truth: &[usize]) {
-        self.coco.add(&matches.coco, truth);
-        self.ultralytics.add(&matches.ultralytics, truth);
+    fn add(&mut self, Matches { labelled, coco, ultralytics }: &Matches) {
+        self.coco.add(coco, labelled);
+        let all: Vec<_> = labelled.iter().map(|label| Labelled::counted(label.class)).collect();
+        self.ultralytics.add(ultralytics, &all);
     }
 
     fn finish(self, what: &'static str) -> Compared {
@@ -96,9 +101,9 @@ impl Gathered {
         self.n_pictures += 1;
         match score {
             Score::Objects(objects) => {
-                self.boxes.add(&objects.boxes, &objects.truth);
+                self.boxes.add(&objects.boxes);
                 if let Some(shapes) = &objects.shapes {
-                    self.shapes.add(shapes, &objects.truth);
+                    self.shapes.add(shapes);
                 }
                 self.confusion.merge(&objects.confusion);
                 self.n_unlabelled += usize::from(objects.is_unlabelled);
@@ -145,7 +150,7 @@ impl Summary {
         object.insert("images".into(), json!(self.n_pictures));
         object.insert("failed".into(), json!(self.n_failed));
         object.insert("speed_ms".into(), speed_json(&self.speed));
-        let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let name = |class: usize| name_of(names, class);
         match &self.kind {
             Kind::Objects(all, _) => {
                 object.insert("unlabelled".into(), json!(self.n_unlabelled));
@@ -156,8 +161,9 @@ impl Summary {
                 );
                 let mut classes: BTreeMap<usize, Map<String, Value>> = BTreeMap::new();
                 for Compared { what, coco, ultralytics } in all {
+                    let by_coco = Rates { precision: coco.precision, recall: coco.recall, ap: &coco.ap };
                     let mut mean = both(
-                        &Rates { precision: coco.precision, recall: coco.recall, ap: &coco.ap },
+                        Some(&by_coco),
                         &Rates {
                             precision: ultralytics.precision,
                             recall: ultralytics.recall,
@@ -166,8 +172,8 @@ impl Summary {
                     );
                     mean.insert("confidence".into(), rounded(coco.confidence));
                     object.insert((*what).into(), mean.into());
-                    // Both have the classes that are labelled, in one order.
-                    for (of, by_lines) in coco.classes.iter().zip(&ultralytics.classes) {
+                    // Ultralytics knows no labels that are ignored, and so has all classes.
+                    for of in &ultralytics.classes {
                         let entry = classes.entry(of.class).or_insert_with(|| {
                             let mut entry = Map::new();
                             entry.insert("class".into(), json!(of.class));
@@ -176,15 +182,14 @@ impl Summary {
                             entry.insert("instances".into(), json!(of.n_instances));
                             entry
                         });
-                        let rates = both(
-                            &Rates { precision: of.precision, recall: of.recall, ap: &of.ap },
-                            &Rates {
-                                precision: by_lines.precision,
-                                recall: by_lines.recall,
-                                ap: &by_lines.ap_of_lines,
-                            },
-                        );
-                        entry.insert((*what).into(), rates.into());
+                        let by_coco = coco.of_class(of.class).map(|of| Rates {
+                            precision: of.precision,
+                            recall: of.recall,
+                            ap: &of.ap,
+                        });
+                        let by_lines =
+                            Rates { precision: of.precision, recall: of.recall, ap: &of.ap_of_lines };
+                        entry.insert((*what).into(), both(by_coco.as_ref(), &by_lines).into());
                     }
                 }
                 object.insert("classes".into(), classes.into_values().collect());
@@ -211,7 +216,7 @@ impl Summary {
 
     /// The table that is printed, and below it what does not fit into it.
     pub fn table(&self, names: &[String]) -> String {
-        let name = |class: usize| names.get(class).cloned().unwrap_or_else(|| class.to_string());
+        let name = |class: usize| name_of(names, class);
         let mut lines = Vec::new();
         match &self.kind {
             Kind::Objects(all, _) => {
@@ -224,13 +229,18 @@ impl Summary {
                 let values = |p: f64, r: f64, ap: &AveragePrecision| {
                     format!("{p:>11.3}{r:>11.3}{:>11.3}{:>11.3}", ap.ap50(), ap.mean())
                 };
+                let of_class = |of: Option<&ClassMetrics>| match of {
+                    Some(of) => values(of.precision, of.recall, &of.ap),
+                    None => format!("{:>11}", "-").repeat(4),
+                };
                 let n_instances = all.first().map_or(0, |compared| compared.coco.n_instances);
                 let means = all.iter().map(|of| values(of.coco.precision, of.coco.recall, &of.coco.ap));
                 lines.push(row("all", self.n_pictures, n_instances) + &means.collect::<String>());
+                // Of boxes no label is ignored, and so they have all classes.
                 let classes = all.first().map_or(&[][..], |compared| &compared.coco.classes);
-                for (idx, of) in classes.iter().enumerate() {
-                    let rates = all.iter().filter_map(|compared| compared.coco.classes.get(idx));
-                    let rates: String = rates.map(|of| values(of.precision, of.recall, &of.ap)).collect();
+                for of in classes {
+                    let rates: String =
+                        all.iter().map(|compared| of_class(compared.coco.of_class(of.class))).collect();
                     lines.push(row(&name(of.class), of.n_pictures, of.n_instances) + &rates);
                 }
                 for Compared { what, coco, ultralytics } in all {
@@ -251,7 +261,13 @@ impl Summary {
             Kind::Classes(all, by_class, _) => {
                 lines.push(format!("{:>22}{:>11}{:>11}{:>11}", "Class", "Images", "top1", "top5"));
                 let row = |name: &str, of: &TopKMetrics| {
-                    format!("{:>22}{:>11}{:>11.3}{:>11.3}", shortened(name), of.n_pictures, of.top1, of.top5)
+                    format!(
+                        "{:>22}{:>11}{:>11.3}{:>11.3}",
+                        shortened(name, NAME_WIDTH),
+                        of.n_pictures,
+                        of.top1,
+                        of.top5
+                    )
                 };
                 lines.push(row("all", all));
                 lines.extend(by_class.iter().map(|(class, of)| row(&name(*class), of)));
@@ -261,7 +277,7 @@ impl Summary {
                 lines.push(format!("{:>22}{:>14}{:>11.3}", "all", metrics.n_pixels, metrics.mean_iou));
                 for (class, (n_pixels, iou)) in metrics.classes.iter().enumerate() {
                     let iou = iou.map_or_else(|| "-".into(), |iou| format!("{iou:.3}"));
-                    lines.push(format!("{:>22}{n_pixels:>14}{iou:>11}", shortened(&name(class))));
+                    lines.push(format!("{:>22}{n_pixels:>14}{iou:>11}", shortened(&name(class), NAME_WIDTH)));
                 }
                 lines.push(format!("pixel accuracy {:.4}", metrics.accuracy));
             }
@@ -287,12 +303,17 @@ impl Summary {
 }
 
 fn row(name: &str, n_pictures: usize, n_instances: usize) -> String {
-    format!("{:>22}{n_pictures:>11}{n_instances:>11}", shortened(name))
+    format!("{:>22}{n_pictures:>11}{n_instances:>11}", shortened(name, NAME_WIDTH))
 }
 
-/// A name that fits into its column.
-fn shortened(name: &str) -> String {
-    name.chars().filter(|c| !c.is_control()).take(22).collect()
+/// What a class is called: its index, if it has no name.
+pub fn name_of(names: &[String], class: usize) -> String {
+    names.get(class).cloned().unwrap_or_else(|| class.to_string())
+}
+
+/// A name that fits into so many columns.
+pub fn shortened(name: &str, n_columns: usize) -> String {
+    name.chars().filter(|c| !c.is_control()).take(n_columns).collect()
 }
 
 fn capitalised(word: &str) -> String {
@@ -307,23 +328,18 @@ struct Rates<'a> {
     ap: &'a AveragePrecision,
 }
 
-impl Rates<'_> {
-    fn to_json(&self) -> Map<String, Value> {
-        let values = [
-            ("precision", self.precision),
-            ("recall", self.recall),
-            ("map50", self.ap.ap50()),
-            ("map75", self.ap.ap75()),
-            ("map50_95", self.ap.mean()),
-        ];
-        values.into_iter().map(|(name, value)| (name.to_owned(), rounded(value))).collect()
-    }
+/// The rates as JSON, null where no label counts.
+fn rates_json(rates: Option<&Rates<'_>>) -> Map<String, Value> {
+    let names = ["precision", "recall", "map50", "map75", "map50_95"];
+    let values = rates.map(|of| [of.precision, of.recall, of.ap.ap50(), of.ap.ap75(), of.ap.mean()]);
+    let value = |idx: usize| values.map_or(Value::Null, |values| rounded(values[idx]));
+    names.iter().enumerate().map(|(idx, name)| ((*name).to_owned(), value(idx))).collect()
 }
 
 /// The rates by COCO's rules, and in it those by Ultralytics'.
-fn both(coco: &Rates<'_>, ultralytics: &Rates<'_>) -> Map<String, Value> {
-    let mut object = coco.to_json();
-    object.insert("ultralytics".into(), ultralytics.to_json().into());
+fn both(coco: Option<&Rates<'_>>, ultralytics: &Rates<'_>) -> Map<String, Value> {
+    let mut object = rates_json(coco);
+    object.insert("ultralytics".into(), rates_json(Some(ultralytics)).into());
     object
 }
 
@@ -340,7 +356,10 @@ fn speed_json(speed: &Speed) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use ferroyolo_val::metrics::{Found, match_picture};
+
     use super::*;
+    use crate::val::judge::Objects;
 
     fn names() -> Vec<String> {
         ["cat", "dog\u{1b}[2J", "a name that is longer than its column"].map(str::to_owned).to_vec()
@@ -372,6 +391,35 @@ mod tests {
         let json = Value::from(summary.to_json(&names()));
         assert_eq!((&json["miou"], &json["classes"][2]["iou"]), (&json!(0.5), &Value::Null));
         assert!(summary.table(&names()).contains("pixel accuracy 0.6667"));
+    }
+
+    /// Of the first class no label counts by COCO's rules of poses.
+    #[test]
+    fn classes_without_a_label_that_counts_have_no_rates() {
+        let found = [Found { class: 1, confidence: 0.9 }];
+        let matched = |is_ignored: bool| {
+            let labelled = vec![Labelled { class: 0, is_ignored }, Labelled::counted(1)];
+            let coco = match_picture(&found, &labelled, |_, _| 1.0);
+            Matches { ultralytics: coco.clone(), labelled, coco }
+        };
+        let objects = Objects {
+            boxes: matched(false),
+            shapes: Some(matched(true)),
+            confusion: ConfusionMatrix::new(3),
+            found: Vec::new(),
+            n_duplicates: 0,
+            is_unlabelled: false,
+        };
+        let summary = summary(Task::Pose, &[Score::Objects(Box::new(objects))]);
+        let json = Value::from(summary.to_json(&names()));
+        let [first, second] = [0, 1].map(|idx| &json["classes"][idx]["pose"]);
+        assert_eq!((&first["map50"], &first["ultralytics"]["map50"]), (&Value::Null, &json!(0.0)));
+        assert_eq!((&second["map50"], &json["pose"]["map50"]), (&json!(1.0), &json!(1.0)));
+        assert_eq!(json["box"]["map50"], json!(0.5));
+        let table = summary.table(&names());
+        let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(rows[2][7..], ["-"; 4]);
+        assert_eq!(rows[3][7..], ["1.000"; 4]);
     }
 
     #[test]

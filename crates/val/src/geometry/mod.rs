@@ -7,7 +7,7 @@ mod polygon;
 mod rotated;
 
 pub use boxes::{area, box_iou};
-pub use keypoints::{COCO_SIGMAS, oks, sigmas};
+pub use keypoints::{COCO_SIGMAS, oks, oks_of_box, sigmas};
 pub use mask::Mask;
 pub use polygon::{fill_polygon, trace_polygon};
 pub use rotated::{RotatedBox, prob_iou};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::curves::{self, Curve};
-use super::matching::{Match, N_THRESHOLDS};
+use super::matching::{Labelled, Match, N_THRESHOLDS, Verdict};
 use super::precision::{AveragePrecision, N_RECALLS, PrecisionRecall};
 
 /// Gathers the matches of pictures.
@@ -17,7 +17,8 @@ pub struct Evaluation {
 
 #[derive(Clone, Debug, Default)]
 struct OfClass {
-    matches: Vec<Match>,
+    /// Confidences of detections, and what they are worth.
+    rated: Vec<(f32, Verdict)>,
     n_truths: usize,
     n_pictures: usize,
 }
@@ -69,13 +70,15 @@ pub struct Metrics {
 }
 
 impl Evaluation {
-    /// Adds a picture by the matches of its detections and the classes of its labels.
-    pub fn add(&mut self, matches: &[Match], truth_classes: &[usize]) {
+    /// Adds a picture by the matches of its detections and by its labels, of which those that are ignored do not count.
+    pub fn add(&mut self, matches: &[Match], labelled: &[Labelled]) {
         self.n_pictures += 1;
         for found in matches {
-            self.classes.entry(found.found.class).or_default().matches.push(*found);
+            let of_class = self.classes.entry(found.found.class).or_default();
+            of_class.rated.push((found.found.confidence, found.verdict));
         }
-        let mut truths = truth_classes.to_vec();
+        let counted = labelled.iter().filter(|label| !label.is_ignored);
+        let mut truths: Vec<usize> = counted.map(|label| label.class).collect();
         truths.sort_unstable();
         for of_class in truths.chunk_by(|a, b| a == b) {
             let entry = self.classes.entry(of_class[0]).or_default();
@@ -91,23 +94,22 @@ impl Evaluation {
         self.classes.retain(|_, of_class| of_class.n_truths > 0);
         let n_classes = self.classes.len();
         let mut curve = Curve::new();
-        let mut rated = Vec::with_capacity(n_classes);
+        let mut measured = Vec::with_capacity(n_classes);
         for (&class, of_class) in &mut self.classes {
-            let OfClass { matches, n_truths, n_pictures } = of_class;
-            matches.sort_by(|a, b| b.found.confidence.total_cmp(&a.found.confidence));
-            let confidences: Vec<f32> = matches.iter().map(|found| found.found.confidence).collect();
+            let OfClass { rated, n_truths, n_pictures } = of_class;
+            rated.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+            let counted = |threshold: usize| rated.iter().filter(move |(_, of)| !of.is_ignored(threshold));
+            let confidences: Vec<f32> = counted(0).map(|(confidence, _)| *confidence).collect();
             let at = |threshold: usize| {
-                PrecisionRecall::new(matches.iter().map(|m| m.is_hit(threshold)), *n_truths)
+                PrecisionRecall::new(counted(threshold).map(|(_, of)| of.is_hit(threshold)), *n_truths)
             };
             let loosest = at(0);
             curve.add(&confidences, &loosest, n_classes);
             let (mut ap, mut ap_of_lines) = ([0.0; N_THRESHOLDS], [0.0; N_THRESHOLDS]);
-            if !matches.is_empty() {
-                for threshold in 0..N_THRESHOLDS {
-                    let points = at(threshold);
-                    ap[threshold] = points.average();
-                    ap_of_lines[threshold] = points.average_of_lines();
-                }
+            for threshold in 0..N_THRESHOLDS {
+                let points = at(threshold);
+                ap[threshold] = points.average();
+                ap_of_lines[threshold] = points.average_of_lines();
             }
             let metrics = ClassMetrics {
                 class,
@@ -119,10 +121,10 @@ impl Evaluation {
                 ap_of_lines: AveragePrecision(ap_of_lines),
                 precision_by_recall: loosest.by_recall().to_vec(),
             };
-            rated.push((metrics, confidences, loosest));
+            measured.push((metrics, confidences, loosest));
         }
         let confidence = curve.best_confidence();
-        let classes: Vec<_> = rated
+        let classes: Vec<_> = measured
             .into_iter()
             .map(|(metrics, confidences, points)| {
                 let (precision, recall) = curves::at(&confidences, &points, confidence);
@@ -148,6 +150,13 @@ impl Evaluation {
 }
 
 impl Metrics {
+    /// The metrics of a class, given by index; nothing if it has no labels that count.
+    #[must_use]
+    pub fn of_class(&self, class: usize) -> Option<&ClassMetrics> {
+        let at = self.classes.binary_search_by_key(&class, |of| of.class).ok()?;
+        Some(&self.classes[at])
+    }
+
     /// Mean precision of all classes at recalls of 0.00, 0.01, ..., 1.00, at an overlap of 0.5.
     #[must_use]
     pub fn precision_by_recall(&self) -> Vec<f64> {
@@ -169,8 +178,9 @@ mod tests {
     fn add(evaluation: &mut Evaluation, found: &[(usize, f32, f64)], truth: &[usize]) {
         let detections: Vec<_> =
             found.iter().map(|&(class, confidence, _)| Found { class, confidence }).collect();
-        let matches = match_picture(&detections, truth, |detection, _| found[detection].2);
-        evaluation.add(&matches, truth);
+        let truth: Vec<_> = truth.iter().copied().map(Labelled::counted).collect();
+        let matches = match_picture(&detections, &truth, |detection, _| found[detection].2);
+        evaluation.add(&matches, &truth);
     }
 
     #[test]
@@ -182,6 +192,7 @@ mod tests {
         assert_eq!((metrics.n_pictures, metrics.n_instances, metrics.classes.len()), (2, 3, 2));
         let [first, second] = &metrics.classes[..] else { panic!("two classes") };
         assert_eq!((first.class, first.n_pictures, first.n_instances), (0, 1, 2));
+        assert_eq!((metrics.of_class(1), metrics.of_class(5)), (Some(second), None));
         assert!((first.ap.mean() - 51.0 / 101.0).abs() < 1e-12);
         assert!((second.ap.ap50() - 1.0).abs() < 1e-12 && second.ap.ap75() == 0.0);
         assert!((second.ap.mean() - 0.3).abs() < 1e-12);
@@ -201,6 +212,29 @@ mod tests {
         add(&mut evaluation, &[(1, 0.5, 1.0)], &[]);
         let metrics = evaluation.finish();
         assert_eq!((metrics.classes.len(), metrics.ap_of_lines.mean(), metrics.recall), (1, 0.0, 0.0));
+    }
+
+    #[test]
+    fn ignored_labels_are_not_missed_and_make_nothing_wrong() {
+        let ignored = |class: usize| Labelled { class, is_ignored: true };
+        let truth = [Labelled::counted(0), ignored(0), ignored(1)];
+        let found = [(0, 0.9), (0, 0.8), (1, 0.7)].map(|(class, confidence)| Found { class, confidence });
+        let mut evaluation = Evaluation::default();
+        evaluation.add(&match_picture(&found, &truth, |a, b| f64::from(u8::from(2 - a == b))), &truth);
+        let metrics = evaluation.finish();
+        // The second one is matched with what is ignored; of the class 1 nothing counts.
+        assert_eq!((metrics.classes.len(), metrics.n_instances), (1, 1));
+        assert_eq!((metrics.ap.mean(), metrics.ap_of_lines.mean()), (0.0, 0.0));
+        let mut evaluation = Evaluation::default();
+        evaluation.add(&match_picture(&found, &truth, |a, b| f64::from(u8::from(a == b))), &truth);
+        let metrics = evaluation.finish();
+        assert_eq!((metrics.classes[0].n_pictures, metrics.n_instances), (1, 1));
+        assert!((metrics.ap.mean() - 1.0).abs() < 1e-12 && metrics.precision == 1.0);
+        // If all that was found of a class is ignored, nothing is found.
+        let mut evaluation = Evaluation::default();
+        evaluation.add(&match_picture(&found[..1], &truth[..2], |_, b| b as f64), &truth[..2]);
+        let metrics = evaluation.finish();
+        assert_eq!((metrics.ap_of_lines.mean(), metrics.recall, metrics.n_instances), (0.0, 0.0, 1));
     }
 
     proptest! {

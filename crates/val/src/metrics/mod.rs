@@ -15,7 +15,7 @@ mod top_k;
 pub use confusion::{ConfusionMatrix, ConfusionOptions};
 pub use curves::{Curve, N_CONFIDENCES};
 pub use evaluation::{ClassMetrics, Evaluation, Metrics};
-pub use matching::{Found, Match, N_THRESHOLDS, match_picture, thresholds};
+pub use matching::{Found, Labelled, Match, N_THRESHOLDS, match_picture, thresholds};
 pub use pixels::{PixelCounts, PixelMetrics};
 pub use precision::{AveragePrecision, N_RECALLS};
 pub use top_k::{TopK, TopKMetrics};

@@ -86,9 +86,9 @@ impl PrecisionRecall {
     /// the points of the curve, and the area below is taken by trapezoids between [`recalls`].
     ///
     /// It is a little less than COCO's, most so for classes with few labels, and at most 0.995: at recall 1 the line ends
-    /// in precision 0.
+    /// in precision 0. Without detections it is 0.
     pub fn average_of_lines(&self) -> f64 {
-        let last = self.recall.last().copied().unwrap_or(1.0);
+        let Some(&last) = self.recall.last() else { return 0.0 };
         let recall: Vec<f64> =
             [0.0].into_iter().chain(self.recall.iter().copied()).chain([last, 1.0]).collect();
         let precision: Vec<f64> =
@@ -111,7 +111,7 @@ fn envelope(values: &[f64]) -> Vec<f64> {
 /// The value at `x` on the lines through the points (`xs`, `ys`), of which there is at least one; `xs` rise or stay.
 ///
 /// Beyond the ends the values there hold on; where `xs` stay, the last point counts.
-pub fn interpolate(xs: &[f64], ys: &[f64], x: f64) -> f64 {
+fn interpolate(xs: &[f64], ys: &[f64], x: f64) -> f64 {
     let above = xs.partition_point(|&known| known <= x);
     match above {
         0 => ys[0],
@@ -157,6 +157,7 @@ mod tests {
         assert!((curve(&[1, 1], 2).average_of_lines() - 0.995).abs() < 1e-12);
         // The only point is (recall 0, precision 0), and the line from (0, 1) to it has no area.
         assert_eq!(curve(&[0], 2).average_of_lines(), 0.0);
+        assert_eq!(curve(&[], 2).average_of_lines(), 0.0);
         // Precision 1 up to a recall of 0.49, and 0 from 0.50 on: where points share a recall the last one counts.
         let half = curve(&[1], 2).average_of_lines();
         assert!((half - 0.495).abs() < 1e-12, "{half}");

@@ -8,9 +8,6 @@ smaller sizes, which cost a fraction of the full size.
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -21,7 +18,7 @@ from dataset import cached
 from loss import detection_loss
 from network import Network
 from scenes import SEED, SIZE
-from training import size_at, train
+from training import begin, size_at, train
 
 N_SCENES = 10_000
 BATCH = 16
@@ -31,14 +28,7 @@ SIZES = ((0.45, 160), (0.80, 224), (1.0, SIZE))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the demo network.")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=6500)
-    parser.add_argument("--threads", type=int, default=2)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(SEED)
-    args.out.mkdir(parents=True, exist_ok=True)
+    args = begin("Train the demo network.", steps=6500, from_detector=False)
     scenes = cached(args.out, "train", N_SCENES, args.threads)
 
     net = Network(len(shapes.NAMES)).to(memory_format=torch.channels_last)

@@ -21,11 +21,15 @@ CLIP = 10.0
 SAVE_EVERY = 250
 
 
-def begin(description: str, steps: int) -> argparse.Namespace:
-    """The arguments of a trainer that starts from the detector, after what every such training begins with."""
+def begin(description: str, steps: int, from_detector: bool = True) -> argparse.Namespace:
+    """The arguments of a trainer, after what every training begins with.
+
+    One that starts from the detector is told of its weights, and of the folder of the scenes that it has drawn.
+    """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--detector", type=Path, required=True)
-    parser.add_argument("--scenes", type=Path, required=True)
+    if from_detector:
+        parser.add_argument("--detector", type=Path, required=True)
+        parser.add_argument("--scenes", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--threads", type=int, default=2)

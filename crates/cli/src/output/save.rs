@@ -103,14 +103,12 @@ impl Saver {
             n_saved: 0,
             last: PathBuf::new(),
         };
-        for source in &reads.sources.directories {
-            if let Some(own) = saver.own_directory(source, reads.task) {
-                return Err(Error::Usage(format!(
-                    "--save {}: {} holds source pictures, which could be overwritten",
-                    saver.directory.display(),
-                    own.display()
-                )));
-            }
+        let written = |source: &&PathBuf| saver.writes_to(source, reads.task);
+        if let Some(source) = reads.sources.directories.iter().find(written) {
+            let (directory, source) = (saver.directory.display(), named(source).display());
+            return Err(Error::Usage(format!(
+                "--save {directory}: {source} holds source pictures, which could be overwritten"
+            )));
         }
         if saver.labels {
             make_directory(&saver.directory.join("labels"))?;
@@ -276,10 +274,10 @@ impl Saver {
         real(directory).is_ok_and(|directory| directory == self.directory_real)
     }
 
-    /// `directory`, if pictures are written to it with a model for `task`.
-    fn own_directory<'a>(&self, directory: &'a Path, task: Task) -> Option<&'a Path> {
+    /// Whether pictures are written to `directory` with a model for `task`.
+    fn writes_to(&self, directory: &Path, task: Task) -> bool {
         if self.pictures && self.is_own(directory) {
-            return Some(directory);
+            return true;
         }
         let kinds = [
             ("masks", self.masks),
@@ -287,22 +285,23 @@ impl Saver {
             ("classes", self.pictures && task == Task::Semantic),
             ("depth", self.pictures && task == Task::Depth),
         ];
-        let own = real(directory).ok()?;
-        kinds
-            .into_iter()
-            .filter(|(_, is_written)| *is_written)
-            .any(|(kind, _)| {
-                // It may be a link itself. Crops have a folder for each class.
-                real(&self.directory.join(kind))
-                    .is_ok_and(|below| own == below || (kind == "crops" && own.starts_with(&below)))
-            })
-            .then_some(directory)
+        let Ok(directory) = real(directory) else { return false };
+        kinds.into_iter().filter(|(_, is_written)| *is_written).any(|(kind, _)| {
+            // It may be a link itself. Crops have a folder for each class.
+            real(&self.directory.join(kind))
+                .is_ok_and(|own| directory == own || (kind == "crops" && directory.starts_with(&own)))
+        })
     }
 }
 
 /// The path of `directory` without links.
 fn real(directory: &Path) -> io::Result<PathBuf> {
-    fs::canonicalize(if directory.as_os_str().is_empty() { Path::new(".") } else { directory })
+    fs::canonicalize(named(directory))
+}
+
+/// The parent of a file that is called by its name alone is called nothing.
+fn named(directory: &Path) -> &Path {
+    if directory.as_os_str().is_empty() { Path::new(".") } else { directory }
 }
 
 fn make_directory(directory: &Path) -> Result<()> {

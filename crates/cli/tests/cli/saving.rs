@@ -54,6 +54,11 @@ fn the_sources_own_directory_is_refused() {
     for (source, save) in [("in", "in"), ("in/a.png", "in/../in"), ("in/*.png", "./in")] {
         place.run(&["predict", "-s", source, "--save", save]).expect(2).says(&["source pictures"]);
     }
+    place.picture("b.png", 20, 20);
+    place
+        .run(&["predict", "-s", "b.png", "--save", "."])
+        .expect(2)
+        .says(&["--save .: . holds source pictures"]);
     let run = place.run_with_input(&["predict", "-s", "-", "--save", "in"], b"in/a.png\n").expect(1);
     assert!(
         run.stdout.starts_with("image 1/? in/a.png: "),

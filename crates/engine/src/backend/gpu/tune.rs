@@ -4,8 +4,9 @@
 //! a model; what is left then is guessed. Choices are kept in a file for each adapter and number format.
 //!
 //! One program is measured at a time, since measurements would disturb each other, and nobody waits for it: whoever makes
-//! another program meanwhile guesses what is not known. Runs go on, too. By the device's own clock they do not count, as
-//! one submission comes after the other; without such a clock, what was measured beside them is used, but not kept.
+//! another program meanwhile guesses what is not known. Runs go on, too. With Vulkan they do not count by the device's own
+//! clock, since wgpu has one submission come after the other there; else what was measured beside them is used, but not
+//! kept.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
@@ -240,7 +241,9 @@ impl Tuned<'_> {
         let n = u32::try_from(n).unwrap_or(MAX_REPEATS).clamp(1, MAX_REPEATS);
         let before = gpu.n_submitted();
         let [(one, is_stamped), (other, is_stamped_too)] = [time(n)?, time(n)?];
-        let is_sure = (is_stamped && is_stamped_too) || are_alone(2, before, gpu.n_submitted());
+        let in_order = gpu.device.adapter_info().backend == wgpu::Backend::Vulkan;
+        let is_stamped = in_order && is_stamped && is_stamped_too;
+        let is_sure = is_stamped || are_alone(2, before, gpu.n_submitted());
         Ok(Measured { took: one.min(other), is_sure })
     }
 }

@@ -214,13 +214,18 @@ fn shaders_are_listed_and_used() {
                 && !list.lines().any(is_part);
         }
         let constant = stem.to_uppercase();
-        // One for matrices of several sizes has a constant for each of them.
+        let is_used = jobs.contains(&format!("shader: {constant},"))
+            || jobs.contains(&format!("elementwise({constant},"));
+        // Whose constant says more than the macro: one of its own name, or one for each size of matrices.
         if list.contains(&format!("shader!(\"{stem}\", ")) {
-            return !["8", "16"].iter().all(|side| has_word(&jobs, &format!("{constant}_{side}")));
+            let is_of_sizes = ["8", "16"].iter().all(|side| has_word(&jobs, &format!("{constant}_{side}")));
+            return !if list.contains(&format!("pub const {constant}: Shader")) {
+                is_used
+            } else {
+                is_of_sizes
+            };
         }
-        !list.contains(&format!("shader!({constant}, \"{stem}\", "))
-            || !jobs.contains(&format!("shader: {constant},"))
-                && !jobs.contains(&format!("elementwise({constant},"))
+        !list.contains(&format!("shader!({constant}, \"{stem}\", ")) || !is_used
     };
     let strays = shaders.iter().map(|(path, _)| path).filter(is_stray);
     none(

@@ -23,8 +23,6 @@ override WINDOW_ROW: u32 = WINDOW + 2u;
 override KERNEL_ROW: u32 = COLUMNS + 2u;
 override SUMS_ROW: u32 = MATRICES_ACROSS * SIDE + 4u;
 
-// Where an output pixel's window begins: row, column, first pixel of its image; the last is 1 if there is such a pixel.
-var<workgroup> origins: array<vec4<i32>, TILE_PIXELS>;
 var<workgroup> window: array<Cell, TILE_PIXELS * WINDOW_ROW * CELLS>;
 var<workgroup> kernel: array<Cell, DEPTH * KERNEL_ROW * CELLS>;
 // One row of matrices of each subgroup.
@@ -43,19 +41,11 @@ fn conv2d_matrix(
     let tile = workgroup - job.first_workgroup;
     let first_pixel = tile / job.tiles_across * TILE_PIXELS;
     let first_channel = tile % job.tiles_across * TILE_CHANNELS;
-    let in_groups = (job.in_channels + 3u) / 4u;
     // A workgroup too many does nothing. It may not leave early: matrices want all to go the same way.
-    let inner = select(0u, job.kernel_h * job.kernel_w * in_groups, first_pixel < job.pixels);
+    let all = job.kernel_h * job.kernel_w * ((job.in_channels + 3u) / 4u);
+    let inner = select(0u, all, first_pixel < job.pixels);
 
-    for (var i = thread; i < TILE_PIXELS; i += THREADS) {
-        let pixel = first_pixel + i;
-        origins[i] = vec4<i32>(
-            i32(pixel % job.image_pixels / job.row_pixels * job.stride_h) - i32(job.pad_h),
-            i32(pixel % job.row_pixels * job.stride_w) - i32(job.pad_w),
-            i32(pixel / job.image_pixels * job.in_h * job.in_w),
-            select(0, 1, pixel < job.pixels),
-        );
-    }
+    find_origins(job, first_pixel, thread, THREADS);
     workgroupBarrier();
 
     // The block of this subgroup, and which part of each round it sums.
@@ -73,27 +63,31 @@ fn conv2d_matrix(
     var c21 = Sum();
     var c30 = Sum();
     var c31 = Sum();
-    for (var done = 0u; done < inner; done += DEPTH / 4u) {
-        // The place in the window is the same for all pixels of an invocation.
-        let at = done + thread % WINDOW;
-        let cell = at / in_groups;
-        let spot = Spot(i32(cell / job.kernel_w), i32(cell % job.kernel_w), at % in_groups * 4u, at < inner);
-        // What is read must not wait for what was read before, so all of it is asked for before any is put down.
-        for (var i = thread; i < max(TILE_PIXELS * WINDOW, DEPTH * COLUMNS); i += 4u * THREADS) {
-            let v0 = input_at(job, i, spot);
-            let v1 = input_at(job, i + THREADS, spot);
-            let v2 = input_at(job, i + 2u * THREADS, spot);
-            let v3 = input_at(job, i + 3u * THREADS, spot);
-            let w0 = weight_at(job, i, done * 4u, first_channel / 4u, inner * 4u);
-            let w1 = weight_at(job, i + THREADS, done * 4u, first_channel / 4u, inner * 4u);
-            let w2 = weight_at(job, i + 2u * THREADS, done * 4u, first_channel / 4u, inner * 4u);
-            let w3 = weight_at(job, i + 3u * THREADS, done * 4u, first_channel / 4u, inner * 4u);
-            put(i, v0, w0);
-            put(i + THREADS, v1, w1);
-            put(i + 2u * THREADS, v2, w2);
-            put(i + 3u * THREADS, v3, w3);
+    let first = vec2<u32>(first_pixel, first_channel);
+    // The place in the window is the same for all vectors of an invocation.
+    var place = further(Place(0u, 0u, 0u), thread % WINDOW, job);
+    var next: Asked;
+    var behind: Asked;
+    if AHEAD == 1u {
+        next = ask(job, place, 0u, inner, first, 0u, thread);
+        behind = ask(job, place, 0u, inner, first, 4u, thread);
+    }
+    for (var done = 0u; done < inner; done += WINDOW) {
+        if AHEAD == 0u {
+            next = ask(job, place, done, inner, first, 0u, thread);
+            behind = ask(job, place, done, inner, first, 4u, thread);
         }
+        put_down(next, 0u, thread);
+        put_down(behind, 4u, thread);
+        for (var idx = 8u; idx * THREADS < max(TILE_PIXELS * WINDOW, DEPTH * COLUMNS); idx += 4u) {
+            put_down(ask(job, place, done, inner, first, idx, thread), idx, thread);
+        }
+        place = further(place, WINDOW, job);
         workgroupBarrier();
+        if AHEAD == 1u && done + WINDOW < inner {
+            next = ask(job, place, done + WINDOW, inner, first, 0u, thread);
+            behind = ask(job, place, done + WINDOW, inner, first, 4u, thread);
+        }
         for (var depth = part * SIDE; depth < DEPTH; depth += parts * SIDE) {
             let a = left + depth / 4u;
             let b = right + depth * KERNEL_ROW;
@@ -122,97 +116,134 @@ fn conv2d_matrix(
         workgroupBarrier();
     }
 
-    let first = vec2<u32>(first_pixel, first_channel);
     let own = subgroup * SIDE * SUMS_ROW;
     coopStoreT(c00, &sums[own], SUMS_ROW);
     if MATRICES_ACROSS > 1u {
         coopStoreT(c01, &sums[own + SIDE], SUMS_ROW);
     }
-    finish(job, 0u, first, thread, parts);
+    finish_row(job, 0u, first, thread, parts);
     coopStoreT(c10, &sums[own], SUMS_ROW);
     if MATRICES_ACROSS > 1u {
         coopStoreT(c11, &sums[own + SIDE], SUMS_ROW);
     }
-    finish(job, 1u, first, thread, parts);
+    finish_row(job, 1u, first, thread, parts);
     if MATRICES_DOWN > 2u {
         coopStoreT(c20, &sums[own], SUMS_ROW);
         if MATRICES_ACROSS > 1u {
             coopStoreT(c21, &sums[own + SIDE], SUMS_ROW);
         }
-        finish(job, 2u, first, thread, parts);
+        finish_row(job, 2u, first, thread, parts);
         coopStoreT(c30, &sums[own], SUMS_ROW);
         if MATRICES_ACROSS > 1u {
             coopStoreT(c31, &sums[own + SIDE], SUMS_ROW);
         }
-        finish(job, 3u, first, thread, parts);
+        finish_row(job, 3u, first, thread, parts);
     }
 }
 
-// Four input channels of one place in the window.
-struct Spot {
-    y: i32,
-    x: i32,
-    channel: u32,
-    exists: bool,
+// Four vectors of the window and four of the kernel that an invocation brings to a round, as they lie in memory.
+struct Asked {
+    inputs: Four,
+    weights: Four,
+    // Which of them exist: the first bits are those of the inputs, those from the fifth on of the weights.
+    exist: u32,
+    // Input channels from those of the inputs on.
+    rest: u32,
 }
 
-// What vector `i` of the window is, zero where there is nothing. Something is read in any case: branches would make reads
-// wait for each other.
-fn input_at(job: Job, i: u32, spot: Spot) -> vec4<f32> {
-    let origin = origins[min(i / WINDOW, TILE_PIXELS - 1u)];
-    let y = origin.x + spot.y;
-    let x = origin.y + spot.x;
-    let is_inside = y >= 0 && y < i32(job.in_h) && x >= 0 && x < i32(job.in_w) && origin.w == 1;
-    let pixel = select(0u, u32(origin.z + y * i32(job.in_w) + x), is_inside);
-    let value = load4(job.input + pixel * job.input_stride + spot.channel, job.in_channels - spot.channel);
-    return select(vec4<f32>(0.0), value, is_inside && spot.exists);
+// Asks for an invocation's vectors from the one of number `idx` on. Something is read in any case, and looked at by
+// `put_down` only: then no read waits for another one, and nothing waits for them.
+fn ask(job: Job, place: Place, done: u32, inner: u32, first: vec2<u32>, idx: u32, thread: u32) -> Asked {
+    var asked: Asked;
+    asked.rest = job.in_channels - place.channel;
+    let start = job.input + place.channel;
+    let i = idx * THREADS + thread;
+    if idx * THREADS < TILE_PIXELS * WINDOW {
+        let p0 = input_at(job, place, first.x, i);
+        let p1 = input_at(job, place, first.x, i + THREADS);
+        asked.inputs.a = ask4(start + or_first(p0, 0u) * job.input_stride, asked.rest);
+        asked.inputs.b = ask4(start + or_first(p1, 0u) * job.input_stride, asked.rest);
+        asked.exist |= exists(p0, 0u) | exists(p1, 1u);
+    }
+    if (idx + 2u) * THREADS < TILE_PIXELS * WINDOW {
+        let p2 = input_at(job, place, first.x, i + 2u * THREADS);
+        let p3 = input_at(job, place, first.x, i + 3u * THREADS);
+        asked.inputs.c = ask4(start + or_first(p2, 0u) * job.input_stride, asked.rest);
+        asked.inputs.d = ask4(start + or_first(p3, 0u) * job.input_stride, asked.rest);
+        asked.exist |= exists(p2, 2u) | exists(p3, 3u);
+    }
+    if idx * THREADS < DEPTH * COLUMNS {
+        let w0 = kernel_at(job, done, inner, first.y, i);
+        let w1 = kernel_at(job, done, inner, first.y, i + THREADS);
+        asked.weights.a = weights[or_first(w0, job.weights)];
+        asked.weights.b = weights[or_first(w1, job.weights)];
+        asked.exist |= exists(w0, 4u) | exists(w1, 5u);
+    }
+    if (idx + 2u) * THREADS < DEPTH * COLUMNS {
+        let w2 = kernel_at(job, done, inner, first.y, i + 2u * THREADS);
+        let w3 = kernel_at(job, done, inner, first.y, i + 3u * THREADS);
+        asked.weights.c = weights[or_first(w2, job.weights)];
+        asked.weights.d = weights[or_first(w3, job.weights)];
+        asked.exist |= exists(w2, 6u) | exists(w3, 7u);
+    }
+    return asked;
 }
 
-// What vector `i` of the kernel is, in the same way. `first` is the tile's first row and vector of channels.
-fn weight_at(job: Job, i: u32, first_row: u32, first_column: u32, rows: u32) -> vec4<f32> {
-    let out_groups = (job.out_channels + 3u) / 4u;
-    let row = first_row + i / COLUMNS;
-    let column = first_column + i % COLUMNS;
-    let is_there = row < rows && column < out_groups;
-    let value = weight4(job.weights + select(0u, row * out_groups + column, is_there));
-    return select(vec4<f32>(0.0), value, is_there);
+// The input pixel of vector `i` of the window. There may be fewer, of which the last is looked up.
+fn input_at(job: Job, place: Place, first_pixel: u32, i: u32) -> u32 {
+    return pixel_at(job, place, first_pixel, min(i / WINDOW, TILE_PIXELS - 1u));
 }
 
-// Puts down vector `i` of the window and of the kernel, as far as there are so many.
-fn put(i: u32, value: vec4<f32>, weight: vec4<f32>) {
+// Puts what was asked for where matrices are read.
+fn put_down(asked: Asked, idx: u32, thread: u32) {
+    let i = idx * THREADS + thread;
+    if idx * THREADS < TILE_PIXELS * WINDOW {
+        put_input(i, known_if(asked.exist, 0u, known4(asked.inputs.a, asked.rest)));
+        put_input(i + THREADS, known_if(asked.exist, 1u, known4(asked.inputs.b, asked.rest)));
+    }
+    if (idx + 2u) * THREADS < TILE_PIXELS * WINDOW {
+        put_input(i + 2u * THREADS, known_if(asked.exist, 2u, known4(asked.inputs.c, asked.rest)));
+        put_input(i + 3u * THREADS, known_if(asked.exist, 3u, known4(asked.inputs.d, asked.rest)));
+    }
+    if idx * THREADS < DEPTH * COLUMNS {
+        put_weight(i, known_if(asked.exist, 4u, vec4<f32>(asked.weights.a)));
+        put_weight(i + THREADS, known_if(asked.exist, 5u, vec4<f32>(asked.weights.b)));
+    }
+    if (idx + 2u) * THREADS < DEPTH * COLUMNS {
+        put_weight(i + 2u * THREADS, known_if(asked.exist, 6u, vec4<f32>(asked.weights.c)));
+        put_weight(i + 3u * THREADS, known_if(asked.exist, 7u, vec4<f32>(asked.weights.d)));
+    }
+}
+
+// Puts down vector `i` of the window, if there are so many.
+fn put_input(i: u32, value: vec4<f32>) {
     if i < TILE_PIXELS * WINDOW {
         put_window(i / WINDOW * WINDOW_ROW + i % WINDOW, value);
     }
+}
+
+// Puts down vector `i` of the kernel, if there are so many.
+fn put_weight(i: u32, value: vec4<f32>) {
     if i < DEPTH * COLUMNS {
-        put_kernel(i / COLUMNS * KERNEL_ROW + i % COLUMNS, weight);
+        put_kernel(i / COLUMNS * KERNEL_ROW + i % COLUMNS, value);
     }
 }
 
 // Writes what all blocks have of one of their rows of matrices. `first` is the tile's first pixel and channel.
-fn finish(job: Job, matrix: u32, first: vec2<u32>, thread: u32, parts: u32) {
+fn finish_row(job: Job, matrix: u32, first: vec2<u32>, thread: u32, parts: u32) {
     workgroupBarrier();
     let across = MATRICES_ACROSS * SIDE / 4u;
     for (var i = thread; i < BLOCKS_DOWN * BLOCKS_ACROSS * SIDE * across; i += THREADS) {
         let block = i / (SIDE * across);
         let line = i / across % SIDE;
         let column = i % across * 4u;
-        let pixel = first.x + (block / BLOCKS_ACROSS * MATRICES_DOWN + matrix) * SIDE + line;
-        let channel = first.y + block % BLOCKS_ACROSS * MATRICES_ACROSS * SIDE + column;
-        if pixel < job.pixels && channel < job.out_channels {
-            var sum = weight4(job.bias + channel / 4u);
-            for (var part = 0u; part < parts; part++) {
-                let at = ((block * parts + part) * SIDE + line) * SUMS_ROW + column;
-                sum += vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
-            }
-            let rest = job.out_channels - channel;
-            var value = activate(sum, job.activation);
-            if job.residual_stride > 0u {
-                value += load4(job.residual + pixel * job.residual_stride + channel, rest);
-            }
-            let row = pixel / job.row_pixels * job.step_h + job.shift_h;
-            let place = (row * job.row_pixels + pixel % job.row_pixels) * job.step_w + job.shift_w;
-            store4(job.output + place * job.output_stride + channel, rest, value);
+        var sum = vec4<f32>(0.0);
+        for (var part = 0u; part < parts; part++) {
+            let at = ((block * parts + part) * SIDE + line) * SUMS_ROW + column;
+            sum += vec4<f32>(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u]);
         }
+        let pixel = first.x + (block / BLOCKS_ACROSS * MATRICES_DOWN + matrix) * SIDE + line;
+        finish(job, pixel, first.y + block % BLOCKS_ACROSS * MATRICES_ACROSS * SIDE + column, sum);
     }
     workgroupBarrier();
 }

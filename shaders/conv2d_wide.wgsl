@@ -39,11 +39,22 @@ fn conv2d_wide(
     var b6 = vec4<f32>(0.0);
     var a7 = vec4<f32>(0.0);
     var b7 = vec4<f32>(0.0);
+    var next: Fetched;
+    if AHEAD == 1u {
+        next = ask(job, place, 0u, inner, vec2<u32>(first_pixel, first_channel), thread, threads);
+    }
     for (var done = 0u; done < inner; done += DEPTH) {
-        fetch_window(job, place, first_pixel, thread, threads);
-        fetch_kernel(job, done, inner, first_channel, thread, threads);
+        if AHEAD == 1u {
+            put_down(next, thread, threads);
+        } else {
+            fetch_window(job, place, first_pixel, thread, threads);
+            fetch_kernel(job, done, inner, first_channel, thread, threads);
+        }
         place = further(place, DEPTH, job);
         workgroupBarrier();
+        if AHEAD == 1u && done + DEPTH < inner {
+            next = ask(job, place, done + DEPTH, inner, vec2<u32>(first_pixel, first_channel), thread, threads);
+        }
         for (var depth = 0u; depth < DEPTH; depth++) {
             let row = depth * TILE_CHANNELS + local.x;
             let at = depth * WINDOW_STRIDE + local.y * 8u;

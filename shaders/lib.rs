@@ -201,9 +201,9 @@ macro_rules! shader {
 }
 
 shader!(ADD, "add", None);
-shader!(CONV2D, "conv2d", Weights, "conv_job", "tiles");
+shader!(CONV2D, "conv2d", Weights, "conv_job", "conv_rounds", "tiles");
 shader!(CONV2D_DEPTHWISE, "conv2d_depthwise", Weights);
-shader!(CONV2D_WIDE, "conv2d_wide", Weights, "conv_job", "tiles");
+shader!(CONV2D_WIDE, "conv2d_wide", Weights, "conv_job", "conv_rounds", "tiles");
 shader!(DETECTIONS, "detections", Found);
 shader!(LETTERBOX, "letterbox", Picture);
 shader!(MASKS, "masks", Found);
@@ -218,9 +218,11 @@ pub const GLOBAL_AVG_POOL: Shader =
     Shader { reduce: Some(Reduce::Barriers), ..shader!("global_avg_pool", None, None) };
 
 /// `conv2d_matrix.wgsl` with matrices of 8 x 8.
-pub const CONV2D_MATRIX_8: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Eight), "conv_job");
+pub const CONV2D_MATRIX_8: Shader =
+    shader!("conv2d_matrix", Weights, Some(Matrix::Eight), "conv_job", "conv_rounds");
 /// `conv2d_matrix.wgsl` with matrices of 16 x 16.
-pub const CONV2D_MATRIX_16: Shader = shader!("conv2d_matrix", Weights, Some(Matrix::Sixteen), "conv_job");
+pub const CONV2D_MATRIX_16: Shader =
+    shader!("conv2d_matrix", Weights, Some(Matrix::Sixteen), "conv_job", "conv_rounds");
 
 /// All shaders, by name.
 pub const SHADERS: &[Shader] = &[

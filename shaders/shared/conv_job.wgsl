@@ -37,3 +37,19 @@ struct Job {
     shift_h: u32,
     shift_w: u32,
 }
+
+// Writes four output channels of a pixel, if they exist.
+fn finish(job: Job, pixel: u32, channel: u32, sum: vec4<f32>) {
+    if pixel >= job.pixels || channel >= job.out_channels {
+        return;
+    }
+    let rest = job.out_channels - channel;
+    var value = activate(sum + weight4(job.bias + channel / 4u), job.activation);
+    if job.residual_stride > 0u {
+        value += load4(job.residual + pixel * job.residual_stride + channel, rest);
+    }
+    let row = pixel / job.row_pixels * job.step_h + job.shift_h;
+    let column = pixel % job.row_pixels * job.step_w + job.shift_w;
+    let place = row * job.row_pixels * job.step_w + column;
+    store4(job.output + place * job.output_stride + channel, rest, value);
+}

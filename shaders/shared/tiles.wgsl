@@ -13,78 +13,22 @@ override DEPTH: u32 = 4u;
 override WINDOW_STRIDE: u32 = 66u;
 // Invocations for the same results.
 override SPLIT: u32 = 1u;
-// 1: all jobs have 1x1 kernels, which take each pixel once.
-override POINTWISE: u32 = 0u;
 
-// Where an output pixel's window begins: row, column, first pixel of its image; the last is 1 if there is such a pixel.
-var<workgroup> origins: array<vec4<i32>, TILE_PIXELS>;
 // Input channels by four, then by pixel.
 var<workgroup> window: array<vec4<f32>, WINDOW_STRIDE * DEPTH>;
 // Weights by input channel, then by four output channels.
 var<workgroup> kernel: array<vec4<f32>, TILE_CHANNELS * DEPTH>;
 
-// The place of four input channels in the inner dimension: a cell of the kernel and a group of channels.
-struct Place {
-    y: u32,
-    x: u32,
-    channel: u32,
-}
-
-// The place so many groups of channels further on.
-fn further(place: Place, groups: u32, job: Job) -> Place {
-    var next = place;
-    next.channel += groups * 4u;
-    let all = (job.in_channels + 3u) / 4u * 4u;
-    while next.channel >= all {
-        next.channel -= all;
-        next.x++;
-        if next.x == job.kernel_w {
-            next.x = 0u;
-            next.y++;
-        }
-    }
-    return next;
-}
-
-// Of 1x1 kernels nothing is looked up.
-fn find_origins(job: Job, first_pixel: u32, thread: u32, threads: u32) {
-    if POINTWISE == 1u {
-        return;
-    }
-    for (var i = thread; i < TILE_PIXELS; i += threads) {
-        let pixel = first_pixel + i;
-        let image = pixel / job.image_pixels;
-        let y = pixel % job.image_pixels / job.row_pixels;
-        let x = pixel % job.row_pixels;
-        origins[i] = vec4<i32>(
-            i32(y * job.stride_h) - i32(job.pad_h),
-            i32(x * job.stride_w) - i32(job.pad_w),
-            i32(image * job.in_h * job.in_w),
-            select(0, 1, pixel < job.pixels),
-        );
-    }
-}
-
 // Input channels of one group for all pixels of the tile; an invocation takes those of its own depth.
 fn fetch_window(job: Job, place: Place, first_pixel: u32, thread: u32, threads: u32) {
     let depth = thread % DEPTH * WINDOW_STRIDE;
-    let is_cell = place.y < job.kernel_h;
     let start = job.input + place.channel;
     let rest = job.in_channels - place.channel;
     for (var i = thread / DEPTH; i < TILE_PIXELS; i += threads / DEPTH) {
+        let pixel = pixel_at(job, place, first_pixel, i);
         var value = vec4<f32>(0.0);
-        if POINTWISE == 1u {
-            if is_cell && first_pixel + i < job.pixels {
-                value = load4(start + (first_pixel + i) * job.input_stride, rest);
-            }
-        } else {
-            let origin = origins[i];
-            let y = origin.x + i32(place.y);
-            let x = origin.y + i32(place.x);
-            let is_inside = y >= 0 && y < i32(job.in_h) && x >= 0 && x < i32(job.in_w);
-            if is_cell && is_inside && origin.w == 1 {
-                value = load4(start + u32(origin.z + y * i32(job.in_w) + x) * job.input_stride, rest);
-            }
+        if pixel != NOWHERE {
+            value = load4(start + pixel * job.input_stride, rest);
         }
         window[depth + i] = value;
     }
@@ -92,16 +36,85 @@ fn fetch_window(job: Job, place: Place, first_pixel: u32, thread: u32, threads: 
 
 // Weights of a round from the inner dimension's group `done` on.
 fn fetch_kernel(job: Job, done: u32, inner: u32, first_channel: u32, thread: u32, threads: u32) {
-    let across = TILE_CHANNELS / 4u;
-    let out_groups = (job.out_channels + 3u) / 4u;
     for (var i = thread; i < TILE_CHANNELS * DEPTH; i += threads) {
-        let row = done * 4u + i / across;
-        let column = first_channel / 4u + i % across;
+        let at = kernel_at(job, done, inner, first_channel, i);
         var value = vec4<f32>(0.0);
-        if row < inner * 4u && column < out_groups {
-            value = weight4(job.weights + row * out_groups + column);
+        if at != NOWHERE {
+            value = weight4(at);
         }
         kernel[i] = value;
+    }
+}
+
+// What an invocation brings to a round, as it lies in memory: one, two or four vectors of the window and of the kernel.
+struct Fetched {
+    window: Four,
+    kernel: Four,
+    // Which of them exist: the first bits are the window's, those from the fifth on the kernel's.
+    exist: u32,
+    // Input channels from those of the window on.
+    rest: u32,
+}
+
+// Asks for the vectors of a round. Something is read in any case, and looked at by `put_down` only: then no read waits
+// for another one, and nothing waits for them.
+fn ask(job: Job, place: Place, done: u32, inner: u32, first: vec2<u32>, thread: u32, threads: u32) -> Fetched {
+    var next: Fetched;
+    next.rest = job.in_channels - place.channel;
+    let step = threads / DEPTH;
+    let start = job.input + place.channel;
+    let p0 = pixel_at(job, place, first.x, thread / DEPTH);
+    next.window.a = ask4(start + or_first(p0, 0u) * job.input_stride, next.rest);
+    next.exist = exists(p0, 0u);
+    if step < TILE_PIXELS {
+        let p1 = pixel_at(job, place, first.x, thread / DEPTH + step);
+        next.window.b = ask4(start + or_first(p1, 0u) * job.input_stride, next.rest);
+        next.exist |= exists(p1, 1u);
+    }
+    if 2u * step < TILE_PIXELS {
+        let p2 = pixel_at(job, place, first.x, thread / DEPTH + 2u * step);
+        let p3 = pixel_at(job, place, first.x, thread / DEPTH + 3u * step);
+        next.window.c = ask4(start + or_first(p2, 0u) * job.input_stride, next.rest);
+        next.window.d = ask4(start + or_first(p3, 0u) * job.input_stride, next.rest);
+        next.exist |= exists(p2, 2u) | exists(p3, 3u);
+    }
+    let k0 = kernel_at(job, done, inner, first.y, thread);
+    next.kernel.a = weights[or_first(k0, job.weights)];
+    next.exist |= exists(k0, 4u);
+    if threads < TILE_CHANNELS * DEPTH {
+        let k1 = kernel_at(job, done, inner, first.y, thread + threads);
+        next.kernel.b = weights[or_first(k1, job.weights)];
+        next.exist |= exists(k1, 5u);
+    }
+    if 2u * threads < TILE_CHANNELS * DEPTH {
+        let k2 = kernel_at(job, done, inner, first.y, thread + 2u * threads);
+        let k3 = kernel_at(job, done, inner, first.y, thread + 3u * threads);
+        next.kernel.c = weights[or_first(k2, job.weights)];
+        next.kernel.d = weights[or_first(k3, job.weights)];
+        next.exist |= exists(k2, 6u) | exists(k3, 7u);
+    }
+    return next;
+}
+
+// Puts what was asked for where all invocations read it.
+fn put_down(next: Fetched, thread: u32, threads: u32) {
+    let step = threads / DEPTH;
+    let at = thread % DEPTH * WINDOW_STRIDE + thread / DEPTH;
+    window[at] = known_if(next.exist, 0u, known4(next.window.a, next.rest));
+    if step < TILE_PIXELS {
+        window[at + step] = known_if(next.exist, 1u, known4(next.window.b, next.rest));
+    }
+    if 2u * step < TILE_PIXELS {
+        window[at + 2u * step] = known_if(next.exist, 2u, known4(next.window.c, next.rest));
+        window[at + 3u * step] = known_if(next.exist, 3u, known4(next.window.d, next.rest));
+    }
+    kernel[thread] = known_if(next.exist, 4u, vec4<f32>(next.kernel.a));
+    if threads < TILE_CHANNELS * DEPTH {
+        kernel[thread + threads] = known_if(next.exist, 5u, vec4<f32>(next.kernel.b));
+    }
+    if 2u * threads < TILE_CHANNELS * DEPTH {
+        kernel[thread + 2u * threads] = known_if(next.exist, 6u, vec4<f32>(next.kernel.c));
+        kernel[thread + 3u * threads] = known_if(next.exist, 7u, vec4<f32>(next.kernel.d));
     }
 }
 
@@ -111,20 +124,4 @@ fn products(value: vec4<f32>, k0: vec4<f32>, k1: vec4<f32>, k2: vec4<f32>, k3: v
     result = fma(vec4<f32>(value.y), k1, result);
     result = fma(vec4<f32>(value.z), k2, result);
     return fma(vec4<f32>(value.w), k3, result);
-}
-
-// Writes four output channels of a pixel, if they exist.
-fn finish(job: Job, pixel: u32, channel: u32, sum: vec4<f32>) {
-    if pixel >= job.pixels || channel >= job.out_channels {
-        return;
-    }
-    let rest = job.out_channels - channel;
-    var value = activate(sum + weight4(job.bias + channel / 4u), job.activation);
-    if job.residual_stride > 0u {
-        value += load4(job.residual + pixel * job.residual_stride + channel, rest);
-    }
-    let row = pixel / job.row_pixels * job.step_h + job.shift_h;
-    let column = pixel % job.row_pixels * job.step_w + job.shift_w;
-    let place = row * job.row_pixels * job.step_w + column;
-    store4(job.output + place * job.output_stride + channel, rest, value);
 }

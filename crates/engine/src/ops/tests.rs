@@ -201,7 +201,7 @@ mod on_gpu {
     use super::{Surroundings, place};
     use crate::Tensor;
     use crate::backend::gpu::{
-        Choose, FoundLayout, Frame, Gpu, GpuWeights, Guess, Nth, Program, Stages, Upload, for_tests,
+        Choose, FoundLayout, Frame, Gpu, GpuWeights, Guess, Nth, Program, Stages, Upload, Variant, for_tests,
         for_tests_in_rows, variants,
     };
     use crate::ops::{ConvWeights, Op, StepIo, gpu};
@@ -264,6 +264,31 @@ mod on_gpu {
         let Some(gpu) = smallest() else { return };
         let case = Case { op, weights, inputs, surroundings: Surroundings::Aligned };
         compare(gpu, &case, want, TOLERANCES[0].1, &mut Guess);
+    }
+
+    /// Compares each way that asks for vectors ahead with the one that is the same otherwise.
+    pub(super) fn check_ahead(op: &Op, weights: &[ConvWeights], inputs: &[Tensor]) {
+        let shapes: Vec<[usize; 2]> =
+            inputs.iter().map(|tensor| [tensor.shape()[2], tensor.shape()[3]]).collect();
+        let [h, w] = op.kernel().output_hw(&shapes).expect("inputs that fit");
+        let channels: Vec<usize> = inputs.iter().map(|tensor| tensor.shape()[1]).collect();
+        let out_channels = op.kernel().output_channels(&channels).expect("inputs that fit");
+        let out_shape = [inputs[0].shape()[0], out_channels, h, w];
+        let devices = TOLERANCES.iter().filter_map(|&(element, _)| device(element, Reduce::Barriers));
+        for gpu in devices {
+            let ways = variants(gpu);
+            let case = Case { op, weights, inputs, surroundings: Surroundings::Aligned };
+            let mut n_compared = 0;
+            for (idx, way) in ways.iter().enumerate().filter(|(_, way)| way.is_ahead) {
+                let is_twin = |other: &Variant| other.clone().ahead().name() == way.name();
+                let twin = ways.iter().position(|other| !other.is_ahead && is_twin(other)).expect("its like");
+                let [got, want] = [idx, twin].map(|idx| run(gpu, &case, &out_shape, &mut Nth(idx)));
+                let bits = |tensor: &Tensor| tensor.data().iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+                assert!(bits(&got) == bits(&want), "{op:?}: {}", way.name());
+                n_compared += 1;
+            }
+            assert!(n_compared > 0);
+        }
     }
 
     fn compare(gpu: &Gpu, case: &Case<'_>, want: &Tensor, tolerance: f32, choice: &mut dyn Choose) {
@@ -370,11 +395,27 @@ fn every_way_to_convolve_equals_the_definition() {
     for case in [
         ConvCase { nhw: [2, 9, 11], channels: [21, 150], stride: 2, residual: false, ..CONV },
         ConvCase { nhw: [1, 13, 12], channels: [40, 68], kernel: [1, 1], residual: true, ..CONV },
+        // One round only, and rounds of many cells of the kernel.
+        ConvCase { nhw: [1, 6, 7], channels: [3, 5], kernel: [1, 1], stride: 2, ..CONV },
+        ConvCase { nhw: [1, 10, 9], channels: [3, 20], ..CONV },
     ] {
         let (op, weights, inputs) = conv(case);
         let (tensors, weights) = (tensors(&inputs), [weights]);
         let want = op.kernel().reference(&tensors.iter().collect::<Vec<_>>(), &weights);
         on_gpu::check(&op, &weights, &tensors, &want, on_gpu::Ways::All);
+    }
+}
+
+/// Vectors that are asked for ahead go into the same sums in the same order.
+#[cfg(feature = "gpu")]
+#[test]
+fn ways_that_ask_ahead_equal_the_others_to_the_bit() {
+    for case in [
+        ConvCase { nhw: [1, 9, 11], channels: [21, 38], residual: true, ..CONV },
+        ConvCase { nhw: [2, 6, 7], channels: [132, 36], kernel: [1, 1], ..CONV },
+    ] {
+        let (op, weights, inputs) = conv(case);
+        on_gpu::check_ahead(&op, &[weights], &tensors(&inputs));
     }
 }
 

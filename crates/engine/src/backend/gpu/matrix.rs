@@ -79,8 +79,27 @@ const CUTS: [Cut; 6] = [
 ];
 
 /// Ways to convolve on matrix units, whatever room they take.
+///
+/// The first ones, which stand for all when a device is opened, differ in whether blocks are shared and in whether
+/// vectors are asked for ahead.
 pub(super) fn variants(units: MatrixUnits, element_bytes: u64) -> Vec<Variant> {
-    CUTS.iter().filter_map(|&cut| variant(units, element_bytes as usize, cut)).collect()
+    let turn = |first: usize| {
+        CUTS.iter().enumerate().filter_map(move |(idx, &cut)| {
+            let waiting = variant(units, element_bytes as usize, cut)?;
+            if (first + idx).is_multiple_of(2) { Some(waiting) } else { ahead(waiting) }
+        })
+    };
+    turn(0).chain(turn(1)).collect()
+}
+
+/// Vectors of each side that `conv2d_matrix.wgsl` lets an invocation hold from a round to the next.
+const MOST_HELD: usize = 8;
+
+/// The same with a round's vectors on their way while the one before is computed, if invocations can hold them.
+fn ahead(waiting: Variant) -> Option<Variant> {
+    let vectors = waiting.tile.map(|side| side * waiting.depth / 4);
+    let most = MOST_HELD * waiting.invocations as usize;
+    vectors.iter().all(|&n| n <= most).then(|| waiting.ahead())
 }
 
 fn variant(units: MatrixUnits, element_bytes: usize, cut: Cut) -> Option<Variant> {
@@ -107,12 +126,12 @@ fn variant(units: MatrixUnits, element_bytes: usize, cut: Cut) -> Option<Variant
     let variant = Variant {
         shader,
         overrides,
-        knows_pointwise: false,
         tile,
         invocations: word(threads),
         bytes: origins + operands + sums,
         suits: |_| true,
         depth,
+        is_ahead: false,
         // Those of 8 x 8 are Apple's, which save reads rather than sums.
         rate: if side == 16 { 8.0 } else { 2.0 },
     };
@@ -160,6 +179,23 @@ mod tests {
         // Subgroups that may be half as large are as many again, each with its sums.
         let first = &variants(MatrixUnits { subgroup: [32, 64], ..units }, 2)[0];
         assert_eq!((first.invocations, first.bytes), (256, 1024 + 5120 + 4608 + 2 * 9216));
+    }
+
+    /// Graphics processors with matrices have subgroups of 32 or 64, whose invocations hold all there is.
+    #[test]
+    fn all_ways_are_there_with_vectors_ahead_and_without() {
+        for (shader, subgroup) in
+            [CONV2D_MATRIX_8, CONV2D_MATRIX_16].into_iter().flat_map(|shader| [32, 64].map(|n| (shader, n)))
+        {
+            let all = variants(MatrixUnits { shader, subgroup: [subgroup; 2] }, 2);
+            assert_eq!(all.len(), 2 * CUTS.len());
+            assert_eq!(all.iter().filter(|way| way.is_ahead).count(), CUTS.len());
+            assert_eq!([all[0].is_ahead, all[1].is_ahead], [false, true]);
+        }
+        // Invocations of small subgroups would have to hold too much of some.
+        let few = variants(MatrixUnits { shader: CONV2D_MATRIX_8, subgroup: [8; 2] }, 2);
+        let n_ahead = few.iter().filter(|way| way.is_ahead).count();
+        assert!(0 < n_ahead && n_ahead < CUTS.len(), "{n_ahead}");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub(crate) use program::{Stages, Upload};
 pub(crate) use tune::Tuner;
 pub(crate) use variant::{Choose, Guess, Product};
 #[cfg(test)]
-pub(crate) use variant::{Nth, variants};
+pub(crate) use variant::{Nth, Variant, variants};
 
 /// The smallest limits of a device that is used at all.
 #[cfg(test)]

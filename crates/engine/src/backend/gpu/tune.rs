@@ -153,7 +153,7 @@ pub(crate) struct Tuned<'a> {
 impl Choose for Tuned<'_> {
     fn choose(&mut self, gpu: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
         let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).collect();
-        let order = candidates(variants, &by_cost(variants, &products));
+        let order = candidates(variants, &by_cost(variants, &products, gpu.adapter().is_software));
         let key = key(gpu, jobs, &products);
         if let Some(idx) = self.tuner.find(&key, variants) {
             return Ok(idx);

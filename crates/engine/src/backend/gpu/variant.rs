@@ -30,8 +30,6 @@ pub(crate) struct Product {
 pub(crate) struct Variant {
     pub shader: Shader,
     pub overrides: Vec<(&'static str, u32)>,
-    /// Whether the shader has the override `POINTWISE`.
-    pub knows_pointwise: bool,
     /// Rows and columns of a workgroup's tile.
     pub tile: [usize; 2],
     /// Invocations of a workgroup.
@@ -40,6 +38,8 @@ pub(crate) struct Variant {
     pub bytes: usize,
     /// Input channels, over all cells of the kernel, of a round. The last round of a sum is as long as the others.
     pub depth: usize,
+    /// Whether it asks for the vectors of a round before it computes the sums of the one before it.
+    pub is_ahead: bool,
     /// About how many sums it computes while the plain shader, which waits for workgroup memory, computes one.
     pub rate: f64,
     /// Whether it can do a job.
@@ -75,10 +75,16 @@ fn plain() -> Vec<Variant> {
         ([16, 32], 8, 2),
     ]
     .map(|(tile, depth, split)| Tiles { shader: CONV2D, tile, depth, block: [4, 4], split });
-    wide.into_iter().chain(small).map(Variant::from).collect()
+    let tiles: Vec<Tiles> = wide.into_iter().chain(small).collect();
+    let ahead = tiles.iter().filter_map(Tiles::ahead);
+    tiles.iter().map(Tiles::variant).chain(ahead).collect()
 }
 
+/// Vectors of each side that `tiles.wgsl` lets an invocation hold from a round to the next.
+const MOST_HELD: usize = 4;
+
 /// A way of `tiles.wgsl`.
+#[derive(Clone, Copy, Debug)]
 struct Tiles {
     shader: Shader,
     tile: [usize; 2],
@@ -89,9 +95,22 @@ struct Tiles {
     split: usize,
 }
 
-impl From<Tiles> for Variant {
-    fn from(tiles: Tiles) -> Self {
-        let Tiles { shader, tile, depth, block, split } = tiles;
+impl Tiles {
+    fn invocations(&self) -> usize {
+        self.tile[0] * self.tile[1] / (self.block[0] * self.block[1]) * self.split
+    }
+
+    /// The same with a round's vectors on their way while the one before is computed, if invocations can hold them.
+    fn ahead(&self) -> Option<Variant> {
+        let can_hold = self.tile.iter().all(|side| {
+            let vectors = side * self.depth;
+            vectors.is_multiple_of(self.invocations()) && vectors / self.invocations() <= MOST_HELD
+        });
+        can_hold.then(|| self.variant().ahead())
+    }
+
+    fn variant(&self) -> Variant {
+        let &Self { shader, tile, depth, block, split } = self;
         let [pixels, channels] = tile;
         let window_stride = pixels + (8 / depth).max(1);
         let mut overrides = vec![
@@ -104,15 +123,15 @@ impl From<Tiles> for Variant {
             overrides.push(("SPLIT", word(split)));
         }
         let [rows, columns] = block.map(|side| side as f64);
-        Self {
+        Variant {
             shader,
             overrides,
-            knows_pointwise: true,
             tile,
-            invocations: word(pixels * channels / (block[0] * block[1]) * split),
+            invocations: word(self.invocations()),
             // Vectors of both sides, and where each pixel's window begins.
             bytes: 16 * (depth * (window_stride + channels) + pixels),
             depth: 4 * depth,
+            is_ahead: false,
             // Each row and each column of the block is read once for all of its sums.
             rate: (rows * columns / (rows + columns)) / 2.0,
             suits: |_| true,
@@ -134,9 +153,15 @@ const FETCH: f64 = 0.25;
 
 impl Variant {
     /// What it is called where choices are kept.
-    pub(super) fn name(&self) -> String {
+    pub(crate) fn name(&self) -> String {
         let overrides = self.overrides.iter().map(|(name, value)| format!(" {name}={value}"));
         self.shader.name.to_owned() + &overrides.collect::<String>()
+    }
+
+    /// The same with the vectors of a round on their way while the one before is computed.
+    pub(crate) fn ahead(mut self) -> Self {
+        self.overrides.push(("AHEAD", 1));
+        Self { is_ahead: true, ..self }
     }
 
     /// Tiles of a product, and how many of them lie beside each other.
@@ -157,8 +182,9 @@ impl Variant {
         jobs.iter().all(self.suits)
     }
 
-    /// About how long `products` take in one dispatch.
-    fn cost(&self, products: &[Product]) -> f64 {
+    /// About how long `products` take in one dispatch, on a device or on a program that stands in for one. The latter
+    /// computes nothing while it waits.
+    fn cost(&self, products: &[Product], is_software: bool) -> f64 {
         let [rows, columns] = self.tile.map(|side| side as f64);
         // For each input channel; reads are of four.
         let of_a_channel = rows * columns / (SUMS * self.rate) + (rows + columns) / 4.0 * FETCH;
@@ -168,10 +194,14 @@ impl Variant {
             let tiles = self.tiles(product).0 as f64;
             let inner = product.cells * product.channels.next_multiple_of(4);
             let rounds = inner.div_ceil(self.depth) as f64;
-            let of_a_tile = rounds * self.depth as f64 * of_a_channel;
+            let of_a_round = self.depth as f64 * of_a_channel;
             n_tiles += tiles;
-            busy += tiles * of_a_tile;
-            longest = longest.max(rounds * LATENCY + of_a_tile);
+            busy += tiles * rounds * of_a_round;
+            longest = longest.max(if self.is_ahead && !is_software {
+                LATENCY + rounds * of_a_round.max(LATENCY)
+            } else {
+                rounds * (LATENCY + of_a_round)
+            });
         }
         // A processor either computes all the time, or waits for memory in each round of its tiles.
         let waves = (n_tiles / (PROCESSORS * at_once.clamp(1.0, 16.0))).ceil();
@@ -183,7 +213,7 @@ impl Variant {
     pub(super) fn overrides(&self, jobs: &[Job]) -> Vec<(&'static str, u32)> {
         let is_pointwise = |job: &Job| job.product.is_some_and(|product| product.is_pointwise);
         let mut overrides = self.overrides.clone();
-        if self.knows_pointwise && jobs.iter().all(is_pointwise) {
+        if jobs.iter().all(is_pointwise) {
             overrides.push(("POINTWISE", 1));
         }
         overrides
@@ -210,10 +240,10 @@ pub(crate) trait Choose: std::fmt::Debug {
 pub(crate) struct Guess;
 
 impl Choose for Guess {
-    fn choose(&mut self, _: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
+    fn choose(&mut self, gpu: &Gpu, variants: &[&Variant], jobs: &[Job]) -> Result<usize> {
         let of_one_image = |product: Product| Product { rows: product.rows / product.images, ..product };
         let products: Vec<Product> = jobs.iter().filter_map(|job| job.product).map(of_one_image).collect();
-        Ok(by_cost(variants, &products)[0])
+        Ok(by_cost(variants, &products, gpu.adapter().is_software)[0])
     }
 }
 
@@ -227,11 +257,13 @@ impl Choose for Nth {
     }
 }
 
-/// The indices of `variants`, what is likely the fastest first.
-pub(super) fn by_cost(variants: &[&Variant], products: &[Product]) -> Vec<usize> {
-    let costs: Vec<f64> = variants.iter().map(|variant| variant.cost(products)).collect();
+/// The indices of `variants`, what is likely the fastest first. Of equals, what needs fewer registers comes first.
+pub(super) fn by_cost(variants: &[&Variant], products: &[Product], is_software: bool) -> Vec<usize> {
+    let costs: Vec<f64> = variants.iter().map(|variant| variant.cost(products, is_software)).collect();
     let mut order: Vec<usize> = (0..variants.len()).collect();
-    order.sort_by(|&a, &b| costs[a].total_cmp(&costs[b]));
+    order.sort_by(|&a, &b| {
+        costs[a].total_cmp(&costs[b]).then(variants[a].is_ahead.cmp(&variants[b].is_ahead))
+    });
     order
 }
 
@@ -239,12 +271,17 @@ pub(super) fn by_cost(variants: &[&Variant], products: &[Product]) -> Vec<usize>
 mod tests {
     use super::*;
 
-    /// Shader and tile that are likely the fastest for a 3x3 convolution.
-    fn guessed(rows: usize, [channels, columns]: [usize; 2]) -> (Shader, [usize; 2]) {
+    /// What is likely the fastest for a 3x3 convolution.
+    fn best(rows: usize, [channels, columns]: [usize; 2], is_software: bool) -> Variant {
         let product =
             Product { images: 1, rows, columns, cells: 9, channels, is_pointwise: false, across: 1 };
         let all = plain();
-        let best = &all[by_cost(&all.iter().collect::<Vec<_>>(), &[product])[0]];
+        all[by_cost(&all.iter().collect::<Vec<_>>(), &[product], is_software)[0]].clone()
+    }
+
+    /// Its shader and tile.
+    fn guessed(rows: usize, channels: [usize; 2]) -> (Shader, [usize; 2]) {
+        let best = best(rows, channels, false);
         (best.shader, best.tile)
     }
 
@@ -275,6 +312,40 @@ mod tests {
         // Few cells: small tiles keep more of a device busy.
         let (_, [pixels, channels]) = guessed(20 * 20, [256, 64]);
         assert!(pixels * channels <= 32 * 32);
+    }
+
+    #[test]
+    fn vectors_are_asked_for_ahead_where_a_device_would_wait() {
+        // Few tiles of many rounds.
+        for side in [20, 40] {
+            assert!(best(side * side, [256, 256], false).is_ahead);
+        }
+        // Many tiles: while one waits, another one computes.
+        assert!(!best(320 * 320, [64, 128], false).is_ahead);
+        // A program gains nothing.
+        for side in [1, 20, 40, 80, 160, 320] {
+            for channels in [[3, 16], [64, 64], [256, 256]] {
+                assert!(!best(side * side, channels, true).is_ahead);
+            }
+        }
+    }
+
+    #[test]
+    fn ways_that_ask_ahead_are_the_others_again() {
+        let all = plain();
+        let (ahead, waiting): (Vec<_>, Vec<_>) = all.iter().partition(|way| way.is_ahead);
+        for way in &ahead {
+            let is_twin = |other: &&&Variant| other.name() + " AHEAD=1" == way.name();
+            let twin = waiting.iter().find(is_twin).unwrap_or_else(|| panic!("{}", way.name()));
+            assert_eq!((way.tile, way.bytes, way.invocations), (twin.tile, twin.bytes, twin.invocations));
+            // What the shader takes: one, two or four vectors of each side for every invocation.
+            for side in way.tile {
+                let held = (side * way.depth / 4) as f64 / f64::from(way.invocations);
+                assert!([1.0, 2.0, 4.0].contains(&held), "{}: {held}", way.name());
+            }
+        }
+        // All but one, which has twice as many pixels for each invocation.
+        assert_eq!(ahead.len() + 1, waiting.len());
     }
 
     #[test]

@@ -343,10 +343,8 @@ impl Gpu {
     fn compile(&self, key: &PipelineKey) -> wgpu::ComputePipeline {
         self.count();
         let PipelineKey { shader, lanes, overrides } = key;
-        let module = self.device.create_shader_module(wgpu::ShaderModuleDescriptor {
-            label: Some(shader.name),
-            source: wgpu::ShaderSource::Wgsl(shader.reducing(self.reduce).wgsl(self.element, *lanes).into()),
-        });
+        let shader = &shader.reducing(self.reduce);
+        let module = trust::module(&self.device, shader, self.element, *lanes);
         let layout = self.device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
             label: Some(shader.name),
             bind_group_layouts: &[Some(self.layout(shader))],

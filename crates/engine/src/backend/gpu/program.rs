@@ -191,9 +191,17 @@ impl Draft {
         }))
     }
 
-    /// Errors if a job needs more than the device has. Neither wgpu nor every driver looks at workgroup memory.
-    fn check(&self, gpu: &Gpu, window: u64) -> Result<()> {
+    /// Errors if a job needs more than the device has: neither wgpu nor every driver looks at workgroup memory.
+    /// Errors, too, if shaders that compute products would leave the arena, since they do not look themselves.
+    fn check(&self, gpu: &Gpu, window: u64, arena_len: usize) -> Result<()> {
         let name = &gpu.adapter().name;
+        // The buffer ends with a whole vector.
+        let has = arena_len.next_multiple_of(4);
+        let ends = self.jobs.iter().filter_map(|job| job.product).map(|product| product.arena_end);
+        if let Some(end) = ends.max().filter(|&end| end > has) {
+            let message = format!("a layer reaches up to {end} of an arena of {arena_len} elements");
+            return Err(Error::limit("gpu", message));
+        }
         let has = gpu.device.limits().max_compute_workgroup_storage_size as usize;
         if let Some(needs) = self.jobs.iter().map(|job| job.workgroup_bytes).find(|&needs| needs > has) {
             let message = format!("{needs} bytes of workgroup memory are needed, {name} has {has}");
@@ -271,12 +279,12 @@ impl Program {
         let mut words = Vec::new();
         let Stages { input: pictures, network, found: finders, errand } = stages;
         let stages = [
-            dispatches(gpu, pictures, choose, &mut words)?,
-            dispatches(gpu, network, choose, &mut words)?,
-            dispatches(gpu, finders, choose, &mut words)?,
+            dispatches(gpu, pictures, arena_len, choose, &mut words)?,
+            dispatches(gpu, network, arena_len, choose, &mut words)?,
+            dispatches(gpu, finders, arena_len, choose, &mut words)?,
         ];
         let errand = errand.map(|job| (1, job)).into_iter().collect();
-        let errand = dispatches(gpu, errand, choose, &mut words)?.pop();
+        let errand = dispatches(gpu, errand, arena_len, choose, &mut words)?.pop();
         let jobs = gpu.buffer_with("jobs", bytemuck::cast_slice(&words), wgpu::BufferUsages::STORAGE)?;
         Ok(Self { stages, steps: Vec::new(), jobs, arena_len, input, outputs, found, errand })
     }
@@ -317,6 +325,7 @@ impl Program {
 fn dispatches(
     gpu: &Gpu,
     jobs: Vec<(usize, Job)>,
+    arena_len: usize,
     choose: &mut dyn Choose,
     words: &mut Vec<u32>,
 ) -> Result<Vec<Dispatch>> {
@@ -329,7 +338,7 @@ fn dispatches(
     let variants = variants(gpu);
     for mut draft in drafts(jobs.into_iter(), window) {
         draft.cut(gpu, &variants, choose)?;
-        draft.check(gpu, window)?;
+        draft.check(gpu, window, arena_len)?;
         let window = draft.weights.map_or(0..0, |range| {
             let start = u64::from(range.start) * vector_bytes / alignment * alignment;
             start..u64::from(range.end) * vector_bytes
@@ -451,7 +460,12 @@ fn output_ranges(plan: &Plan, wanted: &[ValueId]) -> Vec<Range<usize>> {
 
 #[cfg(test)]
 mod tests {
+    use ferroyolo_shaders::Element;
+
     use super::*;
+    use crate::backend::gpu::for_tests;
+    use crate::error::ErrorKind;
+    use crate::ops::conv2d::gpu::{ConvJob, conv_job, finish};
 
     #[test]
     fn grids_hold_all_workgroups() {
@@ -483,6 +497,38 @@ mod tests {
         let drafts = drafts(jobs.into_iter(), 30);
         let sizes: Vec<_> = drafts.iter().map(|draft| (draft.jobs.len(), draft.weights.clone())).collect();
         assert_eq!(sizes, [(1, Some(0..10)), (2, Some(10..40)), (1, Some(90..95)), (1, Some(40..50))]);
+    }
+
+    /// Shaders that compute products do not look themselves whether they stay within the arena.
+    #[test]
+    fn convolutions_beyond_the_arena_are_refused() {
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let [input, output] = [0, 512].map(|offset| View::buffer(offset, 1, 8, 8, 8, 0));
+        let program = |change: fn(&mut ConvJob), arena_len: usize| {
+            let mut job = ConvJob { bias: 16, ..conv_job(&input, &output, [8, 8]) };
+            change(&mut job);
+            let network = vec![(1, finish(job, &[input, output]))];
+            let stages = Stages { network, ..Stages::default() };
+            let upload = Upload::alike(0..512);
+            Program::of_stages(&gpu, stages, arena_len, upload, Vec::new(), FoundLayout::default())
+        };
+        program(|_| (), 1024).expect("both fit");
+        let changes: [fn(&mut ConvJob); 8] = [
+            |job| job.input += 516,
+            |job| job.input_stride += 16,
+            |job| job.in_w *= 3,
+            |job| job.output += 4,
+            |job| job.output_stride += 4,
+            |job| job.shift_w += 1,
+            |job| (job.residual, job.residual_stride) = (516, 8),
+            |job| job.row_pixels = 0,
+        ];
+        for (idx, change) in changes.into_iter().enumerate() {
+            let error = program(change, 1024).map(|_| idx).expect_err("a layer that leaves the arena");
+            assert_eq!(error.kind(), ErrorKind::Limit, "{error}");
+            assert!(error.to_string().contains("of an arena of 1024 elements"), "{error}");
+        }
+        program(|_| (), 1020).expect_err("an arena that is too small");
     }
 
     #[test]

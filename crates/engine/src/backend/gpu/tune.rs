@@ -281,7 +281,8 @@ fn key(gpu: &Gpu, jobs: &[Job], products: &[Product]) -> String {
         key += &format!(" {name}={value}");
     }
     for product in products {
-        let &Product { images: _, rows, columns, cells, channels, is_pointwise, across: _ } = product;
+        let &Product { images: _, rows, columns, cells, channels, is_pointwise, across: _, arena_end: _ } =
+            product;
         let window = if is_pointwise { "" } else { "w" };
         key += &format!(" {rows}x{columns}x{cells}{window}x{channels}");
     }

@@ -1,6 +1,6 @@
 //! Ways to carry out convolutions: shaders, and the tiles that their workgroups compute.
 
-use ferroyolo_shaders::{CONV2D, CONV2D_WIDE, Shader};
+use ferroyolo_shaders::{CONV2D, CONV2D_MATRIX_8, CONV2D_MATRIX_16, CONV2D_WIDE, Shader};
 
 use super::device::Gpu;
 use super::job::{Job, word};
@@ -22,7 +22,13 @@ pub(crate) struct Product {
     pub is_pointwise: bool,
     /// The word that takes the number of tiles along the columns.
     pub across: usize,
+    /// One past the last element of the arena that shaders reach by the words of the job.
+    pub arena_end: usize,
 }
+
+/// The shaders that compute products. They read and write where the words of a job say, and nowhere else; so a dispatch
+/// is made of them only if that is within the arena ([`Product::arena_end`]).
+pub(super) const PRODUCT_SHADERS: [Shader; 4] = [CONV2D, CONV2D_WIDE, CONV2D_MATRIX_8, CONV2D_MATRIX_16];
 
 /// One way to carry out products. All of them read the same words and weights and give the same values, but for the
 /// order of sums.
@@ -273,8 +279,16 @@ mod tests {
 
     /// What is likely the fastest for a 3x3 convolution.
     fn best(rows: usize, [channels, columns]: [usize; 2], is_software: bool) -> Variant {
-        let product =
-            Product { images: 1, rows, columns, cells: 9, channels, is_pointwise: false, across: 1 };
+        let product = Product {
+            images: 1,
+            rows,
+            columns,
+            cells: 9,
+            channels,
+            is_pointwise: false,
+            across: 1,
+            arena_end: 0,
+        };
         let all = plain();
         all[by_cost(&all.iter().collect::<Vec<_>>(), &[product], is_software)[0]].clone()
     }

@@ -1,7 +1,7 @@
 //! Convolution on the GPU: a matrix product, or for depthwise ones a sum for each channel.
 
 use ferroyolo_kernels::{Activation, View};
-use ferroyolo_shaders::{CONV2D, CONV2D_DEPTHWISE};
+use ferroyolo_shaders::{CONV2D, CONV2D_DEPTHWISE, Lanes};
 
 use super::{Conv2d, ConvWeights};
 use crate::backend::gpu::{GpuWeights, Job, Packer, Product, THREADS, job_struct, lanes_for, pixels, word};
@@ -92,27 +92,72 @@ pub(crate) fn conv_job(input: &View, output: &View, [ic, oc]: [usize; 2]) -> Con
     }
 }
 
+impl ConvJob {
+    /// Whether each pixel is taken once, by a kernel of one cell.
+    fn is_pointwise(&self) -> bool {
+        [self.kernel_h, self.kernel_w, self.stride_h, self.stride_w] == [1; 4]
+            && [self.pad_h, self.pad_w] == [0; 2]
+    }
+
+    /// One past the last element of the arena that shaders reach by these words, and past the last one of all numbers if
+    /// they would divide by zero or loop without end.
+    fn arena_end(&self, lanes: Lanes) -> usize {
+        let divisors = [
+            [self.image_pixels, self.row_pixels, self.kernel_h, self.kernel_w],
+            [self.pixels, self.in_h, self.in_w, self.in_channels],
+        ];
+        if divisors.as_flattened().contains(&0) || self.out_channels == 0 {
+            return usize::MAX;
+        }
+        let end = |offset: u32, stride: u32, last_pixel: u128, channels: u32| {
+            let channels = match lanes {
+                Lanes::One => channels,
+                Lanes::Four => channels.next_multiple_of(4),
+            };
+            u128::from(offset) + last_pixel * u128::from(stride) + u128::from(channels)
+        };
+        let [pixels, row_pixels, step_w] = [self.pixels, self.row_pixels, self.step_w].map(u128::from);
+        let of_an_image = u128::from(self.in_h) * u128::from(self.in_w);
+        let taken = u128::from(self.pixels.div_ceil(self.image_pixels)) * of_an_image;
+        let taken = if self.is_pointwise() { taken.max(pixels) } else { taken };
+        let row = (pixels - 1) / row_pixels * u128::from(self.step_h) + u128::from(self.shift_h);
+        let written = (row * row_pixels + row_pixels - 1) * step_w + u128::from(self.shift_w);
+        let ends = [
+            end(self.input, self.input_stride, taken - 1, self.in_channels),
+            end(self.output, self.output_stride, written, self.out_channels),
+            end(self.residual, self.residual_stride, pixels - 1, self.out_channels),
+        ];
+        let has_residual = self.residual_stride > 0;
+        let last = ends[0].max(ends[1]).max(if has_residual { ends[2] } else { 0 });
+        usize::try_from(last).unwrap_or(usize::MAX)
+    }
+}
+
 /// Says what of the weights is read, and leaves the tiles open.
+///
+/// Panics if the weights of the job go beyond its bias.
 pub(crate) fn finish(job: ConvJob, views: &[View]) -> Job {
+    let out_groups = job.out_channels.div_ceil(4);
+    let rows = job.kernel_h * job.kernel_w * job.in_channels.next_multiple_of(4);
+    assert!(job.weights + rows * out_groups <= job.bias, "the bias lies behind the weights");
+    let (lanes, overrides) = lanes_for(views);
     let product = Product {
         images: (job.pixels / job.image_pixels) as usize,
         rows: job.pixels as usize,
         columns: job.out_channels as usize,
         cells: (job.kernel_h * job.kernel_w) as usize,
         channels: job.in_channels as usize,
-        is_pointwise: [job.kernel_h, job.kernel_w, job.stride_h, job.stride_w] == [1; 4]
-            && [job.pad_h, job.pad_w] == [0; 2],
+        is_pointwise: job.is_pointwise(),
         across: CONV_ACROSS,
+        arena_end: job.arena_end(lanes),
     };
-    let end = job.bias + job.out_channels.div_ceil(4);
-    let (lanes, overrides) = lanes_for(views);
     Job {
         shader: CONV2D,
         overrides,
         lanes,
         workgroups: 0,
         workgroup_bytes: 0,
-        weights: Some((job.weights..end, CONV_WEIGHTS)),
+        weights: Some((job.weights..job.bias + out_groups, CONV_WEIGHTS)),
         words: job.words(),
         product: Some(product),
     }

@@ -1,21 +1,36 @@
 //! Masks of one bit a pixel.
 
+use std::ops::Range;
+
 /// Which pixels of a picture belong to an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
+///
+/// It takes memory for the rows from the first to the last one that has pixels, not for those of the whole picture:
+/// large pictures with many small objects are no rarity.
+#[derive(Clone, Debug)]
 pub struct Mask {
     hw: [usize; 2],
     words_per_row: usize,
-    /// Rows from the top, each begins a new word; the first pixel is the lowest bit.
+    /// The row that `words` begin with.
+    first_row: usize,
+    /// Rows downwards, each begins a new word; the first pixel is the lowest bit. Other rows have no pixels.
     words: Vec<u64>,
     area: usize,
 }
+
+impl PartialEq for Mask {
+    fn eq(&self, other: &Self) -> bool {
+        self.hw == other.hw && self.area == other.area && self.overlap(other) == self.area
+    }
+}
+
+impl Eq for Mask {}
 
 impl Mask {
     /// A mask of `[height, width]` without pixels.
     #[must_use]
     pub fn new(hw: [usize; 2]) -> Self {
         let words_per_row = hw[1].div_ceil(64);
-        Self { hw, words_per_row, words: vec![0; words_per_row * hw[0]], area: 0 }
+        Self { hw, words_per_row, first_row: 0, words: Vec::new(), area: 0 }
     }
 
     /// A mask of `[height, width]` with the pixels for which `is_inside` holds, rows from the top.
@@ -25,10 +40,12 @@ impl Mask {
     pub fn from_values<T>(hw: [usize; 2], values: &[T], is_inside: impl Fn(&T) -> bool) -> Self {
         let mut mask = Self::new(hw);
         for (row, values) in values.chunks(hw[1].max(1)).take(hw[0]).enumerate() {
-            let words = &mut mask.words[row * mask.words_per_row..];
-            for (word, values) in words.iter_mut().zip(values.chunks(64)) {
+            for (word_idx, values) in values.chunks(64).take(mask.words_per_row).enumerate() {
                 let bits = values.iter().enumerate().map(|(bit, value)| u64::from(is_inside(value)) << bit);
-                *word = bits.fold(0, |all, bit| all | bit);
+                let word = bits.fold(0, |all, bit| all | bit);
+                if word != 0 {
+                    mask.row_mut(row)[word_idx] = word;
+                }
             }
         }
         mask.count();
@@ -51,25 +68,26 @@ impl Mask {
     #[must_use]
     pub fn get(&self, x: usize, y: usize) -> bool {
         let is_on = x < self.hw[1] && y < self.hw[0];
-        is_on && self.words[y * self.words_per_row + x / 64] >> (x % 64) & 1 == 1
+        is_on && self.row(y).get(x / 64).is_some_and(|word| word >> (x % 64) & 1 == 1)
     }
 
     /// Adds the pixels `from..to` of a row; what lies beyond the borders is left out.
     pub fn fill_row(&mut self, row: usize, from: usize, to: usize) {
         let to = to.min(self.hw[1]);
-        if row >= self.hw[0] {
+        if row >= self.hw[0] || from >= to {
             return;
         }
-        let words = &mut self.words[row * self.words_per_row..][..self.words_per_row];
-        let mut at = from;
+        let words = self.row_mut(row);
+        let (mut at, mut n_new) = (from, 0);
         while at < to {
             let end = to.min((at / 64 + 1) * 64);
             let bits = (u64::MAX >> (64 - (end - at))) << (at % 64);
             let word = &mut words[at / 64];
-            self.area += (bits & !*word).count_ones() as usize;
+            n_new += (bits & !*word).count_ones() as usize;
             *word |= bits;
             at = end;
         }
+        self.area += n_new;
     }
 
     /// Intersection over union of two masks of one size; 0 if both are empty or their sizes differ.
@@ -78,8 +96,7 @@ impl Mask {
         if self.hw != other.hw {
             return 0.0;
         }
-        let pairs = self.words.iter().zip(&other.words);
-        let overlap = pairs.map(|(a, b)| (a & b).count_ones() as usize).sum::<usize>();
+        let overlap = self.overlap(other);
         let union = self.area + other.area - overlap;
         if union == 0 { 0.0 } else { overlap as f64 / union as f64 }
     }
@@ -87,7 +104,9 @@ impl Mask {
     /// Takes the pixels of another mask of the same size away; a mask of another size changes nothing.
     pub fn subtract(&mut self, other: &Self) {
         if self.hw == other.hw {
-            self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word &= !other);
+            for row in self.shared_rows(other) {
+                self.row_mut(row).iter_mut().zip(other.row(row)).for_each(|(word, other)| *word &= !other);
+            }
             self.count();
         }
     }
@@ -95,7 +114,10 @@ impl Mask {
     /// Adds the pixels of another mask of the same size; a mask of another size changes nothing.
     pub fn add(&mut self, other: &Self) {
         if self.hw == other.hw {
-            self.words.iter_mut().zip(&other.words).for_each(|(word, other)| *word |= other);
+            self.reach(other.rows());
+            for row in other.rows() {
+                self.row_mut(row).iter_mut().zip(other.row(row)).for_each(|(word, other)| *word |= other);
+            }
             self.count();
         }
     }
@@ -125,7 +147,8 @@ impl Mask {
     #[must_use]
     pub fn bounds(&self) -> Option<[usize; 4]> {
         let mut bounds = None::<[usize; 4]>;
-        for (y, row) in self.words.chunks(self.words_per_row.max(1)).enumerate() {
+        for y in self.rows() {
+            let row = self.row(y);
             let Some(first) = row.iter().position(|&word| word != 0) else { continue };
             let last = row.iter().rposition(|&word| word != 0).unwrap_or(first);
             let x1 = first * 64 + row[first].trailing_zeros() as usize;
@@ -178,6 +201,59 @@ impl Mask {
         text
     }
 
+    /// Makes room for all of these rows at once.
+    pub(super) fn reach(&mut self, rows: Range<usize>) {
+        if !rows.is_empty() {
+            self.row_mut(rows.start);
+            self.row_mut(rows.end - 1);
+        }
+    }
+
+    /// The rows that there is room for.
+    fn rows(&self) -> Range<usize> {
+        self.first_row..self.first_row + self.words.len() / self.words_per_row.max(1)
+    }
+
+    fn shared_rows(&self, other: &Self) -> Range<usize> {
+        let (a, b) = (self.rows(), other.rows());
+        a.start.max(b.start)..a.end.min(b.end)
+    }
+
+    /// The words of a row; none if it has no pixels for sure.
+    fn row(&self, y: usize) -> &[u64] {
+        if !self.rows().contains(&y) {
+            return &[];
+        }
+        &self.words[(y - self.first_row) * self.words_per_row..][..self.words_per_row]
+    }
+
+    /// The words of a row, for which room is made.
+    fn row_mut(&mut self, y: usize) -> &mut [u64] {
+        let width = self.words_per_row;
+        if self.words.is_empty() {
+            self.first_row = y;
+        }
+        if y < self.first_row {
+            let n_new = (self.first_row - y) * width;
+            self.words.splice(..0, std::iter::repeat_n(0, n_new));
+            self.first_row = y;
+        }
+        let start = (y - self.first_row) * width;
+        if self.words.len() < start + width {
+            self.words.resize(start + width, 0);
+        }
+        &mut self.words[start..start + width]
+    }
+
+    /// Number of pixels in both masks, which are of one size.
+    fn overlap(&self, other: &Self) -> usize {
+        let of_row = |row: usize| {
+            let pairs = self.row(row).iter().zip(other.row(row));
+            pairs.map(|(a, b)| (a & b).count_ones() as usize).sum::<usize>()
+        };
+        self.shared_rows(other).map(of_row).sum()
+    }
+
     fn count(&mut self) {
         self.area = self.words.iter().map(|word| word.count_ones() as usize).sum();
     }
@@ -205,6 +281,7 @@ mod tests {
         assert_eq!(Mask::new([2, 3]).bounds(), None);
         assert!(!a.get(3, 0) && !a.get(0, 2) && a.get(1, 1));
         assert_eq!(Mask::new([0, 0]).area(), 0);
+        assert_eq!(Mask::from_values([1, 0], &[true], |inside| *inside).area(), 0);
     }
 
     #[test]
@@ -217,6 +294,20 @@ mod tests {
         a.subtract(&Mask::new([9, 9]));
         a.add(&Mask::new([9, 9]));
         assert_eq!(a.area(), 6);
+    }
+
+    #[test]
+    fn only_rows_with_pixels_take_memory() {
+        let mut mask = Mask::new([100_000, 100]);
+        for row in [500, 502, 499, 502] {
+            mask.fill_row(row, 10, 12);
+        }
+        mask.fill_row(7, 12, 12);
+        assert_eq!((mask.words.len(), mask.area(), mask.bounds()), (8, 6, Some([10, 499, 12, 503])));
+        let values: Vec<bool> = (0..100 * 600).map(|at| at / 100 == 500 && at % 100 == 10).collect();
+        let one = Mask::from_values([100_000, 100], &values, |on| *on);
+        assert_eq!((one.words.len(), mask.iou(&one)), (2, 1.0 / 6.0));
+        assert!(mask != one && Mask::new([2, 2]) != Mask::new([2, 3]));
     }
 
     #[test]
@@ -255,6 +346,32 @@ mod tests {
                 }
             }
             prop_assert_eq!(filled, Mask::from_values(hw, &pixels, |pixel| *pixel));
+        }
+
+        /// Masks whose rows begin and end anywhere are joined and cut as their pixels are.
+        #[test]
+        fn masks_are_sets_of_pixels(
+            spans in prop::array::uniform2(prop::collection::vec((0..9usize, 0..80usize, 0..80usize), 0..5)),
+        ) {
+            let hw = [9, 70];
+            let [a, b] = spans.map(|spans| {
+                let mut mask = Mask::new(hw);
+                spans.into_iter().for_each(|(row, from, to)| mask.fill_row(row, from, to));
+                mask
+            });
+            let pixels = |is_inside: &dyn Fn(usize, usize) -> bool| {
+                let values: Vec<bool> = (0..9 * 70).map(|at| is_inside(at % 70, at / 70)).collect();
+                Mask::from_values(hw, &values, |inside| *inside)
+            };
+            let both = pixels(&|x, y| a.get(x, y) && b.get(x, y));
+            let (mut sum, mut rest) = (a.clone(), a.clone());
+            sum.add(&b);
+            rest.subtract(&b);
+            prop_assert_eq!(&sum, &pixels(&|x, y| a.get(x, y) || b.get(x, y)));
+            prop_assert_eq!(&rest, &pixels(&|x, y| a.get(x, y) && !b.get(x, y)));
+            prop_assert_eq!(sum.area(), a.area() + b.area() - both.area());
+            prop_assert_eq!(a.iou(&b), both.area() as f64 / sum.area().max(1) as f64);
+            prop_assert_eq!(a == b, rest.area() == 0 && a.area() == b.area());
         }
 
         #[test]

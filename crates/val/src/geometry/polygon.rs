@@ -38,6 +38,9 @@ pub fn trace_polygon(corners: &[[f64; 2]], hw: [usize; 2]) -> Mask {
     let pixel = |[x, y]: [f64; 2]| [x.clamp(0.0, limits[0]).floor(), y.clamp(0.0, limits[1]).floor()];
     let mut outline: Vec<[f64; 2]> = walked(corners).into_iter().map(pixel).collect();
     outline.dedup();
+    let rows = outline.iter().map(|[_, y]| *y as usize);
+    let top = rows.clone().min().unwrap_or(0);
+    mask.reach(top..rows.max().map_or(0, |bottom| (bottom + 1).min(hw[0])));
     for (idx, &to) in outline.iter().enumerate() {
         let from = outline[(idx + outline.len() - 1) % outline.len()];
         draw_line(&mut mask, from.map(|at| at as i64), to.map(|at| at as i64));

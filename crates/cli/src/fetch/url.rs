@@ -1,5 +1,7 @@
 //! What a source that looks like a URL is.
 
+use std::net::Ipv4Addr;
+
 use crate::output::unique::beginning;
 
 /// Streams that only ffmpeg reads.
@@ -43,8 +45,8 @@ pub fn path_of(url: &str) -> String {
 /// `url` without the password in it, to be shown.
 ///
 /// Passwords are often written as they are, with characters that end the part of a URL that they belong to. So the login
-/// goes on to the last `@` that can be its end, and too much is hidden rather than too little: of
-/// `http://host:8080/a@2x.png`, nobody can tell that it is none.
+/// goes on to the last `@` that can be its end, and too much is hidden rather than too little. But a host and a port of
+/// its own, as in `http://host:8080/a@2x.png`, are no login, unless the `@` stands before what can only be a host.
 pub fn without_password(url: &str) -> String {
     hide_logins(url, |_| false)
 }
@@ -52,19 +54,27 @@ pub fn without_password(url: &str) -> String {
 /// `text` without the passwords of the URLs in it, which go on to a character that `ends` them.
 fn hide_logins(text: &str, ends: impl Fn(char) -> bool) -> String {
     let mut hidden = String::new();
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("://") {
-        let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let url = &after[..after.find(&ends).unwrap_or(after.len())];
-        hidden.push_str(before);
-        hidden.push_str("://");
-        rest = after;
-        if let Some(end) = login_end(scheme, url) {
-            hidden.push_str(&shown_login(&url[..end]));
-            rest = &after[end..];
+    for part in text.split_inclusive(&ends) {
+        let word = part.trim_end_matches(&ends);
+        // What has no `@` any more is not looked through for each `://` in it.
+        let last = word.rfind('@').unwrap_or(0);
+        let mut rest = word;
+        while word.len() - rest.len() < last
+            && let Some((before, after)) = rest.split_once("://")
+        {
+            let scheme = before.rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
+            hidden.push_str(before);
+            hidden.push_str("://");
+            rest = after;
+            if let Some(end) = login_end(scheme, after) {
+                hidden.push_str(&shown_login(&after[..end]));
+                rest = &after[end..];
+            }
         }
+        hidden.push_str(rest);
+        hidden.push_str(&part[word.len()..]);
     }
-    hidden + rest
+    hidden
 }
 
 /// Where the login ends with which `rest`, a URL after its scheme, begins: at an `@`.
@@ -79,9 +89,33 @@ fn login_end(scheme: &str, rest: &str) -> Option<usize> {
     }
     // Paths of pictures have an `@` more often than those of streams have.
     let is_picture = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    if is_server(authority, is_picture) && !is_surely_host(&rest[end + 1..]) {
+        return None;
+    }
     let before_password = if is_picture { authority } else { &rest[..end] };
     // A host in brackets has colons, and the name of a user none.
     (before_password.contains(':') && !rest.starts_with('[')).then_some(end)
+}
+
+/// Whether `authority` is rather a host and its port than a user and the beginning of a password.
+fn is_server(authority: &str, is_picture: bool) -> bool {
+    let Some((host, port)) = authority.split_once(':') else { return false };
+    // Of the ports below 1024, which are given out, these have to do with pictures.
+    let is_port = is_digits(port) && matches!(port.parse(), Ok(80 | 443 | 554 | 1024..=u16::MAX));
+    is_port
+        && !host.is_empty()
+        && (is_picture || host.contains('.') || host.eq_ignore_ascii_case("localhost"))
+}
+
+/// Whether `rest` of a URL begins with an address or a host with a port, which paths have not.
+fn is_surely_host(rest: &str) -> bool {
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+    rest.starts_with('[') || is_digits(port) || host.parse::<Ipv4Addr>().is_ok()
+}
+
+fn is_digits(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// What is shown of the login in a URL, of what stands before the `@`: the user, if a password follows.
@@ -219,9 +253,58 @@ mod tests {
             ("rtsp://office/me:secret@cam/1", "rtsp://office/me:***@cam/1"),
             ("https://a/?from=rtsp://me:secret@cam", "https://a/?from=rtsp://me:***@cam"),
             ("://@", "://***@"),
+            (
+                "https://a/?from=rtsp://me:secret@cam&to=http://b/",
+                "https://a/?from=rtsp://me:***@cam&to=http://b/",
+            ),
         ] {
             assert_eq!(without_password(url), shown);
         }
+    }
+
+    #[test]
+    fn ports_are_no_passwords() {
+        for url in [
+            "http://host:8080/a@2x.png",
+            "http://127.0.0.1:8000/icons/a@2x.png?v=@3",
+            "https://cdn:443/npm/pkg@1.2.3/a.png",
+            "http://localhost:5173/@fs/home/me/a.png",
+            "rtsp://10.0.0.2:554/live@1",
+            "rtsp://cam.local:8554/live@main/1",
+            "RTSP://LOCALHOST:554/live@1",
+        ] {
+            assert_eq!(without_password(url), url);
+            let text = format!("{url}: no answer from {url}, port 8080");
+            assert_eq!(hide_passwords(&text, &[]), text);
+            assert_eq!(hide_passwords(&text, &[url.into()]), text);
+        }
+        for (url, shown) in [
+            // No port of servers of pictures, or none at all.
+            ("http://me:12/34@cam/1", "http://me:***@cam/1"),
+            ("http://me:99999/x@cam/1", "http://me:***@cam/1"),
+            ("http://me:+8080/x@cam/1", "http://me:***@cam/1"),
+            ("http://me:80:80/x@cam/1", "http://me:***@cam/1"),
+            // What follows is a host and nothing else.
+            ("http://me:1234/x@10.0.0.2/1", "http://me:***@10.0.0.2/1"),
+            ("http://me:1234/x@cam:554/1", "http://me:***@cam:554/1"),
+            ("http://me:1234/x@[::1]/1", "http://me:***@[::1]/1"),
+            // Streams have logins more often than an `@` in their paths.
+            ("rtsp://me:1234/x@cam/1", "rtsp://me:***@cam/1"),
+            ("http://me:8080@host/a.png", "http://me:***@host/a.png"),
+        ] {
+            assert_eq!(without_password(url), shown);
+        }
+    }
+
+    /// The longest line of a list would take a minute if all of it were looked through for each of these.
+    #[test]
+    fn many_schemes_in_a_row_take_no_time() {
+        let long = "a://".repeat(400_000);
+        for text in [long.clone(), format!("{long} a@b"), format!("a@b {long}")] {
+            assert_eq!(hide_passwords(&text, &[]), text);
+        }
+        let long = "http://a/".repeat(200_000);
+        assert_eq!(without_password(&format!("{long}a@b")), format!("{long}a@b"));
     }
 
     #[test]

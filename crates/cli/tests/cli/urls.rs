@@ -16,7 +16,7 @@ fn encoded(format: image::ImageFormat) -> Vec<u8> {
 fn server() -> Server {
     Server::start(|path| match path {
         "photos/bus.jpg" | "other/bus.jpg" => Reply::File(encoded(image::ImageFormat::Jpeg)),
-        "sample" | "sample.png?size=full" => Reply::File(sample().to_vec()),
+        "sample" | "sample.png?size=full" | "npm/a@2x.png" => Reply::File(sample().to_vec()),
         "moved.png" => Reply::Redirect("/sample".into()),
         "text.jpg" => Reply::File(b"no picture".to_vec()),
         "cut.jpg" => Reply::CutShort(encoded(image::ImageFormat::Jpeg)),
@@ -35,14 +35,14 @@ fn a_picture_by_url_is_a_picture() {
     let place = Place::new();
     place.write("sample.png", sample());
     let server = server();
-    let urls = ["sample", "sample.png?size=full", "moved.png"].map(|path| server.url(path));
-    let [first, second, third] = &urls;
-    let args = ["predict", "--json", "-", "-s", "sample.png", first, second, third];
+    let urls = ["sample", "sample.png?size=full", "moved.png", "npm/a@2x.png"].map(|path| server.url(path));
+    let [first, second, third, fourth] = &urls;
+    let args = ["predict", "--json", "-", "-s", "sample.png", first, second, third, fourth];
     for policy in ["shared", "pool", "process"] {
         let mut command = place.online(&args, "");
         command.args(["--policy", policy, "--workers", "2"]);
         let objects = place.finish(command).expect(0).json_lines();
-        assert_eq!(objects.len(), 4);
+        assert_eq!(objects.len(), 5);
         assert!(objects[0]["results"].as_array().is_some_and(|found| !found.is_empty()));
         for (object, url) in objects[1..].iter().zip(&urls) {
             assert_eq!(object["path"], url.as_str());

@@ -20,7 +20,7 @@ use crate::input::sources::{self, Reading, Sources};
 use crate::input::video::{Children, Tools};
 use crate::model::{self, Loaded, head_name};
 use crate::output::console::{self, Progress};
-use crate::output::json::{JsonSink, is_stdout};
+use crate::output::json::{JsonSink, is_stdout, refuse_other_than_json};
 use crate::output::report::Report;
 use crate::output::save::{Reads, Saver};
 
@@ -88,6 +88,9 @@ fn report(args: &Predict, sources: &Sources, loaded: &Loaded, tools: Arc<Tools>)
     let reads = Reads { sources, model: loaded.path.as_deref(), task: loaded.model.task() };
     let saver = Saver::new(args, &reads, tools)?;
     let json = args.json.as_deref().map(|target| {
+        if sources.total.is_none() {
+            refuse_other_than_json(target)?;
+        }
         let inputs = sources.files.iter().map(PathBuf::as_path).chain(loaded.path.as_deref());
         JsonSink::open(target, inputs)
     });

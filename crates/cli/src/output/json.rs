@@ -1,7 +1,7 @@
 //! JSON objects, one a line, on stdout or in a file.
 
 use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter, Read, Write};
 use std::path::Path;
 
 use serde::Serialize;
@@ -37,6 +37,24 @@ impl JsonSink {
                 .and_then(|()| file.flush())
                 .map_err(|error| Error::named(name, error)),
         }
+    }
+}
+
+/// Errors if there is a file at `target` that holds something else than objects written before.
+///
+/// For runs whose sources are not known beforehand: such a file may be one of them.
+pub fn refuse_other_than_json(target: &Path) -> Result<()> {
+    // Devices and pipes keep nothing that could be lost; and what can't be read is no source.
+    if is_stdout(target) || !target.is_file() {
+        return Ok(());
+    }
+    let mut first = [0];
+    match File::open(target).and_then(|mut file| file.read(&mut first)) {
+        Ok(1..) if first != *b"{" => Err(Error::Usage(format!(
+            "--json {}: holds no JSON objects, and may be one of the sources that are named on stdin",
+            target.display()
+        ))),
+        _ => Ok(()),
     }
 }
 

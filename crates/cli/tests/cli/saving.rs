@@ -247,6 +247,22 @@ fn json_overwrites_no_input() {
 }
 
 #[test]
+fn json_overwrites_nothing_that_stdin_may_name() {
+    let place = Place::new();
+    place.write("a.png", sample());
+    place.write("before.json", b"{\"path\": \"b.png\"}\n");
+    place.write("empty.json", b"");
+    let run = |json: &str| place.run_with_input(&["predict", "-q", "-s", "-", "--json", json], b"a.png\n");
+    run("a.png").expect(2).says(&["--json a.png: holds no JSON objects", "stdin"]);
+    assert_eq!(std::fs::read(place.path("a.png")).expect("the picture"), sample());
+    for json in ["before.json", "empty.json", "new.json", "-"] {
+        run(json).expect(0);
+    }
+    let written = std::fs::read_to_string(place.path("before.json")).expect("objects");
+    assert!(written.starts_with("{\"path\":\"a.png\""), "{written}");
+}
+
+#[test]
 fn the_longest_names_are_saved() {
     let place = Place::new();
     let name = format!("{}.png", "n".repeat(251));

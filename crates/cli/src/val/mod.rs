@@ -125,6 +125,8 @@ fn check_outputs(args: &Val, truths: &Truths, model: Option<&Path>) -> Result<()
         let Some(target) = target else { continue };
         if !is_stdout(target) {
             refuse_to_overwrite(flag, target, inputs())?;
+            let labels: Vec<PathBuf> = truths.files().collect();
+            refuse_to_overwrite(flag, target, labels.iter().map(PathBuf::as_path))?;
             let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
             if let Some(folder) = folder.filter(|folder| !folder.is_dir()) {
                 return Err(Error::failed(format!("{flag} {}: no such folder", folder.display())));

@@ -96,6 +96,15 @@ impl Truths {
         Ok(Self { pictures, names: model.names().to_vec(), source: Source::Classes(classes) })
     }
 
+    /// The files that say what is true, beside the pictures; some of them may be missing.
+    pub fn files(&self) -> impl Iterator<Item = PathBuf> {
+        self.pictures.iter().filter_map(|picture| match &self.source {
+            Source::Labels(_) => Some(label_path(picture)),
+            Source::Maps(folder) => Some(mask_path(picture, folder.as_deref())),
+            Source::Classes(_) => None,
+        })
+    }
+
     /// The truth about a picture, given by index.
     pub fn of(&self, idx: usize) -> Result<Truth> {
         let picture = &self.pictures[idx];

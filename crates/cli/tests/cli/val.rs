@@ -170,6 +170,8 @@ fn outputs_are_checked_before_the_work() {
     val(&["--save-json", "-"]).expect(2).says(&["expected the path of a file"]);
     val(&["--json", "data.yaml"]).expect(2).says(&["would overwrite the input data.yaml"]);
     val(&["--save-json", "images/0.png"]).expect(2).says(&["would overwrite the input"]);
+    val(&["--save-json", "labels/0.txt"]).expect(2).says(&["would overwrite the input labels/0.txt"]);
+    val(&["--json", "labels/0.txt"]).expect(2).says(&["would overwrite the input labels/0.txt"]);
     val(&["--head", "one2one"]).expect(2).says(&["--head one2one"]);
     val(&["--batch", "0"]).expect(2).says(&["at least 1"]);
 }

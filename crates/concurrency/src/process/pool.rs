@@ -149,8 +149,9 @@ impl Builder {
 
     /// How often a job is tried again whose worker died. If not set once, or never if one kill is enough for quarantine.
     ///
-    /// After that its outcome is [`JobError::Crashed`], or [`JobError::Quarantined`] if its input has killed as many
-    /// workers as [`Builder::quarantine_after`] says. Has to be less than that, or it could not be reached.
+    /// After that its outcome is [`JobError::Crashed`], or [`JobError::Quarantined`] if it was tried more than once and
+    /// its input has killed as many workers as [`Builder::quarantine_after`] says. Has to be less than that, or it could
+    /// not be reached.
     #[must_use]
     pub fn retries(self, n_retries: u32) -> Builder {
         Builder { n_retries: Some(n_retries), ..self }

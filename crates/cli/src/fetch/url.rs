@@ -268,7 +268,7 @@ mod tests {
             "http://host:8080/a@2x.png",
             "http://127.0.0.1:8000/icons/a@2x.png?v=@3",
             "https://cdn:443/npm/pkg@1.2.3/a.png",
-            "http://localhost:5173/@fs/home/me/a.png",
+            "http://localhost:5173/@fs/icons/a.png",
             "rtsp://10.0.0.2:554/live@1",
             "rtsp://cam.local:8554/live@main/1",
             "RTSP://LOCALHOST:554/live@1",

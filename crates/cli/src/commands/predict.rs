@@ -86,7 +86,7 @@ impl Drop for Ended {
 
 fn report(args: &Predict, sources: &Sources, loaded: &Loaded, tools: Arc<Tools>) -> Result<Report> {
     let reads = Reads { sources, model: loaded.path.as_deref(), task: loaded.model.task() };
-    let saver = Saver::new(args, &reads, tools)?;
+    let mut saver = Saver::new(args, &reads, tools)?;
     let json = args.json.as_deref().map(|target| {
         if sources.total.is_none() {
             refuse_other_than_json(target)?;
@@ -95,6 +95,11 @@ fn report(args: &Predict, sources: &Sources, loaded: &Loaded, tools: Arc<Tools>)
         JsonSink::open(target, inputs)
     });
     let json = json.transpose()?;
+    if let (Some(saver), Some(target)) =
+        (&mut saver, args.json.as_deref().filter(|target| !is_stdout(target)))
+    {
+        saver.keep_json(target);
+    }
     let json_on_terminal = args.json.as_deref().is_some_and(is_stdout) && io::stdout().is_terminal();
     let show_progress = !args.quiet && !json_on_terminal;
     // How many frames there will be is not known.

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 #[derive(Debug, Default)]
 pub struct Inputs {
     known: HashMap<Identity, PathBuf>,
+    json: Option<Identity>,
     replaced: HashSet<u64>,
     has_late: bool,
 }
@@ -23,10 +24,16 @@ impl Inputs {
     /// The `files` of a run; `has_late` says whether there are others that are known only later.
     pub fn new<'a>(files: impl IntoIterator<Item = &'a Path>, has_late: bool) -> Self {
         let known = files.into_iter().filter_map(|path| Some((identity(path).ok()?, path.to_path_buf())));
-        Self { known: known.collect(), replaced: HashSet::new(), has_late }
+        Self { known: known.collect(), json: None, replaced: HashSet::new(), has_late }
     }
 
-    /// Errors if `target`, to which something about `path` is to be written, is a file that the run reads.
+    /// Adds the file that `--json` writes, which exists by now: it is not to be written over either.
+    pub fn keep_json(&mut self, path: &Path) {
+        self.json = identity(path).ok();
+    }
+
+    /// Errors if `target`, to which something about `path` is to be written, is a file that the run reads, or
+    /// that of `--json`.
     ///
     /// Else it counts as written from here on.
     pub fn refuse(&mut self, path: &Path, target: &Path) -> Result<()> {
@@ -35,6 +42,7 @@ impl Inputs {
         let what = match self.known.get(&found) {
             _ if identity(path).is_ok_and(|own| own == found) => "the source itself".into(),
             Some(input) => format!("the input {}", input.display()),
+            None if self.json.as_ref() == Some(&found) => "the file of --json".into(),
             None => {
                 if self.has_late {
                     self.replaced.extend(key(target));

@@ -116,6 +116,11 @@ impl Saver {
         Ok(Some(saver))
     }
 
+    /// Tells of the file that `--json` writes, so that nothing that is saved replaces it.
+    pub fn keep_json(&mut self, path: &Path) {
+        self.inputs.keep_json(path);
+    }
+
     /// Turns to what `label` names, before it is saved; the error is that of the video before, which ends here.
     pub fn turn_to(&mut self, label: &Label) -> Result<()> {
         let Some(place) = &label.place else { return self.finish() };

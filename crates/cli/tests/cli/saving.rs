@@ -263,6 +263,19 @@ fn json_overwrites_nothing_that_stdin_may_name() {
 }
 
 #[test]
+fn what_is_saved_overwrites_no_json() {
+    let place = Place::new();
+    place.write("a.png", sample());
+    for json in ["out/a.png", "out/labels/a.txt"] {
+        let args = ["predict", "-q", "-s", "a.png", "--save", "out", "--save-txt", "--json", json];
+        let told = format!("a.png: not saved, {json} is the file of --json");
+        place.run(&args).expect(1).says(&[&told]);
+        let written = std::fs::read_to_string(place.path(json)).expect("objects");
+        assert!(written.starts_with("{\"path\":\"a.png\""), "{written}");
+    }
+}
+
+#[test]
 fn the_longest_names_are_saved() {
     let place = Place::new();
     let name = format!("{}.png", "n".repeat(251));

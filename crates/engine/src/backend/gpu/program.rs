@@ -9,7 +9,7 @@ use ferroyolo_kernels::View;
 use super::device::{Gpu, PipelineKey};
 use super::job::{GpuWeights, Job};
 use super::picture;
-use super::variant::{Choose, Variant, variants};
+use super::variant::{Choose, PRODUCT_SHADERS, Variant, variants};
 use crate::error::{Error, Result};
 use crate::graph::{Graph, Order, Plan, Target, ValueId};
 use crate::ops::{Hw, Op, StepIo, gpu};
@@ -195,6 +195,10 @@ impl Draft {
     /// Errors, too, if shaders that compute products would leave the arena, since they do not look themselves.
     fn check(&self, gpu: &Gpu, window: u64, arena_len: usize) -> Result<()> {
         let name = &gpu.adapter().name;
+        if PRODUCT_SHADERS.contains(&self.key.shader) && self.jobs.iter().any(|job| job.product.is_none()) {
+            let message = format!("a job of {} does not tell what it reaches", self.key.shader.name);
+            return Err(Error::unsupported("gpu", message));
+        }
         // The buffer ends with a whole vector.
         let has = arena_len.next_multiple_of(4);
         let ends = self.jobs.iter().filter_map(|job| job.product).map(|product| product.arena_end);
@@ -529,6 +533,16 @@ mod tests {
             assert!(error.to_string().contains("of an arena of 1024 elements"), "{error}");
         }
         program(|_| (), 1020).expect_err("an arena that is too small");
+    }
+
+    #[test]
+    fn convolutions_that_do_not_tell_what_they_reach_are_refused() {
+        let Some(gpu) = for_tests(Element::F32) else { return };
+        let stages = Stages { network: vec![job(1, 0..10)], ..Stages::default() };
+        let upload = Upload::alike(0..512);
+        let error = Program::of_stages(&gpu, stages, 1024, upload, Vec::new(), FoundLayout::default())
+            .expect_err("a job without a product");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
     }
 
     #[test]

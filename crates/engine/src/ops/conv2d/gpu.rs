@@ -138,8 +138,9 @@ impl ConvJob {
 /// Panics if the weights of the job go beyond its bias.
 pub(crate) fn finish(job: ConvJob, views: &[View]) -> Job {
     let out_groups = job.out_channels.div_ceil(4);
-    let rows = job.kernel_h * job.kernel_w * job.in_channels.next_multiple_of(4);
-    assert!(job.weights + rows * out_groups <= job.bias, "the bias lies behind the weights");
+    let rows = [job.kernel_h, job.kernel_w, job.in_channels.div_ceil(4), 4].map(u128::from);
+    let n_vectors = rows.into_iter().product::<u128>() * u128::from(out_groups);
+    assert!(u128::from(job.weights) + n_vectors <= u128::from(job.bias), "the bias lies behind the weights");
     let (lanes, overrides) = lanes_for(views);
     let product = Product {
         images: (job.pixels / job.image_pixels) as usize,

@@ -3,7 +3,7 @@
 // one block; where there are more subgroups than blocks, several share a block and sum different parts of the inner
 // dimension, and their sums are added at the end. So the number of invocations of a subgroup need not be known.
 
-// Invocations, and the largest number of subgroups that they can make.
+// Invocations, and the largest number of subgroups that share the work, a multiple of the number of blocks.
 override THREADS: u32 = 128u;
 override SUBGROUPS: u32 = 4u;
 // Blocks of a tile along the pixels and along the channels, and matrices of a block: 2 or 4 by 1 or 2.
@@ -25,7 +25,7 @@ override SUMS_ROW: u32 = MATRICES_ACROSS * SIDE + 4u;
 
 var<workgroup> window: array<Cell, TILE_PIXELS * WINDOW_ROW * CELLS>;
 var<workgroup> kernel: array<Cell, DEPTH * KERNEL_ROW * CELLS>;
-// One row of matrices of each subgroup.
+// One row of matrices of each subgroup that shares the work.
 var<workgroup> sums: array<f32, SUBGROUPS * SIDE * SUMS_ROW>;
 
 @compute @workgroup_size(THREADS, 1, 1)
@@ -48,10 +48,10 @@ fn conv2d_matrix(
     find_origins(job, first_pixel, thread, THREADS);
     workgroupBarrier();
 
-    // The block of this subgroup, and which part of each round it sums.
-    let parts = max(subgroups / (BLOCKS_DOWN * BLOCKS_ACROSS), 1u);
-    let block = subgroup / parts;
-    let part = subgroup % parts;
+    // The block of this subgroup, and which part of each round it sums. Subgroups too many do what the last one does.
+    let parts = clamp(subgroups / (BLOCKS_DOWN * BLOCKS_ACROSS), 1u, SUBGROUPS / (BLOCKS_DOWN * BLOCKS_ACROSS));
+    let worker = min(subgroup, parts * BLOCKS_DOWN * BLOCKS_ACROSS - 1u);
+    let block = worker / parts;
     let left = block / BLOCKS_ACROSS * MATRICES_DOWN * SIDE * WINDOW_ROW;
     let right = block % BLOCKS_ACROSS * MATRICES_ACROSS * SIDE / 4u;
     // By name, not in an array: only so they surely stay in registers.
@@ -88,7 +88,7 @@ fn conv2d_matrix(
             next = ask(job, place, done + WINDOW, inner, first, 0u, thread);
             behind = ask(job, place, done + WINDOW, inner, first, 4u, thread);
         }
-        for (var depth = part * SIDE; depth < DEPTH; depth += parts * SIDE) {
+        for (var depth = worker % parts * SIDE; depth < DEPTH; depth += parts * SIDE) {
             let a = left + depth / 4u;
             let b = right + depth * KERNEL_ROW;
             let a0 = coopLoadT<Left>(&window[a * CELLS], WINDOW_ROW * CELLS);
@@ -116,7 +116,7 @@ fn conv2d_matrix(
         workgroupBarrier();
     }
 
-    let own = subgroup * SIDE * SUMS_ROW;
+    let own = worker * SIDE * SUMS_ROW;
     coopStoreT(c00, &sums[own], SUMS_ROW);
     if MATRICES_ACROSS > 1u {
         coopStoreT(c01, &sums[own + SIDE], SUMS_ROW);

@@ -33,11 +33,12 @@ pub(super) fn module(
     }
     // SAFETY: no value from a buffer but the words of jobs gets into an index, a divisor or the bounds of a loop there.
     // Jobs of such a shader come into a dispatch by `program` only, which refuses them unless all that their words lead
-    // to lies within the arena that is bound and no divisor is zero (`Product::arena_end`, from `ConvJob`). What of the
-    // weights they read is bound with them (`Job::weights`), and what is too large is noted in the last vector that is
-    // bound. Workgroup memory is indexed by numbers of invocations and by override constants, which come from the ways
-    // in `variant` and `matrix` alone, and is as large as these say. Loops run up to such a constant or a number of the
-    // job, in steps above zero.
+    // to lies within the arena that is bound and no divisor is zero (`Product::arena_end`, from `ConvJob`; a job that
+    // does not tell it is refused, too). What of the weights they read is bound with them (`Job::weights`), and what is
+    // too large is noted in the last vector that is bound. Workgroup memory is indexed by numbers of invocations and by
+    // override constants, which come from the ways in `variant` and `matrix` alone, and is as large as these say; the
+    // number of a subgroup and how many there are, which a driver tells, are first limited by such constants. Loops run
+    // up to such a constant or a number of the job, in steps above zero.
     unsafe { device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked()) }
 }
 

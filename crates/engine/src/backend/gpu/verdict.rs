@@ -40,8 +40,15 @@ impl Verdict {
         element: Element,
         folder: Option<&Path>,
     ) -> Self {
-        // The check itself is a part of the question, as are all shaders: it runs the plain ones, too.
-        let mut asked = concat!(env!("CARGO_PKG_VERSION"), include_str!("known_answer.rs")).to_owned();
+        // The check itself is a part of the question, and how shaders are cut and compiled, as are all shaders: it runs the
+        // plain ones, too.
+        let mut asked = concat!(
+            env!("CARGO_PKG_VERSION"),
+            include_str!("known_answer.rs"),
+            include_str!("matrix.rs"),
+            include_str!("trust.rs")
+        )
+        .to_owned();
         asked.extend(SHADERS.iter().map(|shader| shader.wgsl(element, Lanes::Four)));
         let MatrixUnits { shader, subgroup: [least, most] } = units;
         let side = shader.matrix.map_or(0, ferroyolo_shaders::Matrix::side);

@@ -66,8 +66,8 @@ fn conv2d_matrix(
     let first = vec2<u32>(first_pixel, first_channel);
     // The place in the window is the same for all vectors of an invocation.
     var place = further(Place(0u, 0u, 0u), thread % WINDOW, job);
-    var next: Asked;
-    var behind: Asked;
+    var next: Fetched;
+    var behind: Fetched;
     if AHEAD == 1u {
         next = ask(job, place, 0u, inner, first, 0u, thread);
         behind = ask(job, place, 0u, inner, first, 4u, thread);
@@ -141,49 +141,39 @@ fn conv2d_matrix(
     }
 }
 
-// Four vectors of the window and four of the kernel that an invocation brings to a round, as they lie in memory.
-struct Asked {
-    inputs: Four,
-    weights: Four,
-    // Which of them exist: the first bits are those of the inputs, those from the fifth on of the weights.
-    exist: u32,
-    // Input channels from those of the inputs on.
-    rest: u32,
-}
-
 // Asks for an invocation's vectors from the one of number `idx` on. Something is read in any case, and looked at by
 // `put_down` only: then no read waits for another one, and nothing waits for them.
-fn ask(job: Job, place: Place, done: u32, inner: u32, first: vec2<u32>, idx: u32, thread: u32) -> Asked {
-    var asked: Asked;
+fn ask(job: Job, place: Place, done: u32, inner: u32, first: vec2<u32>, idx: u32, thread: u32) -> Fetched {
+    var asked: Fetched;
     asked.rest = job.in_channels - place.channel;
     let start = job.input + place.channel;
     let i = idx * THREADS + thread;
     if idx * THREADS < TILE_PIXELS * WINDOW {
         let p0 = input_at(job, place, first.x, i);
         let p1 = input_at(job, place, first.x, i + THREADS);
-        asked.inputs.a = ask4(start + or_first(p0, 0u) * job.input_stride, asked.rest);
-        asked.inputs.b = ask4(start + or_first(p1, 0u) * job.input_stride, asked.rest);
+        asked.window.a = ask4(start + or_first(p0, 0u) * job.input_stride, asked.rest);
+        asked.window.b = ask4(start + or_first(p1, 0u) * job.input_stride, asked.rest);
         asked.exist |= exists(p0, 0u) | exists(p1, 1u);
     }
     if (idx + 2u) * THREADS < TILE_PIXELS * WINDOW {
         let p2 = input_at(job, place, first.x, i + 2u * THREADS);
         let p3 = input_at(job, place, first.x, i + 3u * THREADS);
-        asked.inputs.c = ask4(start + or_first(p2, 0u) * job.input_stride, asked.rest);
-        asked.inputs.d = ask4(start + or_first(p3, 0u) * job.input_stride, asked.rest);
+        asked.window.c = ask4(start + or_first(p2, 0u) * job.input_stride, asked.rest);
+        asked.window.d = ask4(start + or_first(p3, 0u) * job.input_stride, asked.rest);
         asked.exist |= exists(p2, 2u) | exists(p3, 3u);
     }
     if idx * THREADS < DEPTH * COLUMNS {
         let w0 = kernel_at(job, done, inner, first.y, i);
         let w1 = kernel_at(job, done, inner, first.y, i + THREADS);
-        asked.weights.a = weights[or_first(w0, job.weights)];
-        asked.weights.b = weights[or_first(w1, job.weights)];
+        asked.kernel.a = weights[or_first(w0, job.weights)];
+        asked.kernel.b = weights[or_first(w1, job.weights)];
         asked.exist |= exists(w0, 4u) | exists(w1, 5u);
     }
     if (idx + 2u) * THREADS < DEPTH * COLUMNS {
         let w2 = kernel_at(job, done, inner, first.y, i + 2u * THREADS);
         let w3 = kernel_at(job, done, inner, first.y, i + 3u * THREADS);
-        asked.weights.c = weights[or_first(w2, job.weights)];
-        asked.weights.d = weights[or_first(w3, job.weights)];
+        asked.kernel.c = weights[or_first(w2, job.weights)];
+        asked.kernel.d = weights[or_first(w3, job.weights)];
         asked.exist |= exists(w2, 6u) | exists(w3, 7u);
     }
     return asked;
@@ -195,23 +185,23 @@ fn input_at(job: Job, place: Place, first_pixel: u32, i: u32) -> u32 {
 }
 
 // Puts what was asked for where matrices are read.
-fn put_down(asked: Asked, idx: u32, thread: u32) {
+fn put_down(asked: Fetched, idx: u32, thread: u32) {
     let i = idx * THREADS + thread;
     if idx * THREADS < TILE_PIXELS * WINDOW {
-        put_input(i, known_if(asked.exist, 0u, known4(asked.inputs.a, asked.rest)));
-        put_input(i + THREADS, known_if(asked.exist, 1u, known4(asked.inputs.b, asked.rest)));
+        put_input(i, known_if(asked.exist, 0u, known4(asked.window.a, asked.rest)));
+        put_input(i + THREADS, known_if(asked.exist, 1u, known4(asked.window.b, asked.rest)));
     }
     if (idx + 2u) * THREADS < TILE_PIXELS * WINDOW {
-        put_input(i + 2u * THREADS, known_if(asked.exist, 2u, known4(asked.inputs.c, asked.rest)));
-        put_input(i + 3u * THREADS, known_if(asked.exist, 3u, known4(asked.inputs.d, asked.rest)));
+        put_input(i + 2u * THREADS, known_if(asked.exist, 2u, known4(asked.window.c, asked.rest)));
+        put_input(i + 3u * THREADS, known_if(asked.exist, 3u, known4(asked.window.d, asked.rest)));
     }
     if idx * THREADS < DEPTH * COLUMNS {
-        put_weight(i, known_if(asked.exist, 4u, vec4<f32>(asked.weights.a)));
-        put_weight(i + THREADS, known_if(asked.exist, 5u, vec4<f32>(asked.weights.b)));
+        put_weight(i, known_if(asked.exist, 4u, vec4<f32>(asked.kernel.a)));
+        put_weight(i + THREADS, known_if(asked.exist, 5u, vec4<f32>(asked.kernel.b)));
     }
     if (idx + 2u) * THREADS < DEPTH * COLUMNS {
-        put_weight(i + 2u * THREADS, known_if(asked.exist, 6u, vec4<f32>(asked.weights.c)));
-        put_weight(i + 3u * THREADS, known_if(asked.exist, 7u, vec4<f32>(asked.weights.d)));
+        put_weight(i + 2u * THREADS, known_if(asked.exist, 6u, vec4<f32>(asked.kernel.c)));
+        put_weight(i + 3u * THREADS, known_if(asked.exist, 7u, vec4<f32>(asked.kernel.d)));
     }
 }
 

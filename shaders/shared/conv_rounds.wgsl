@@ -86,6 +86,16 @@ struct Four {
     d: vec4<Element>,
 }
 
+// What an invocation brings to a round, as it lies in memory: up to four vectors of the window and of the kernel.
+struct Fetched {
+    window: Four,
+    kernel: Four,
+    // Which of them exist: the first bits are the window's, those from the fifth on the kernel's.
+    exist: u32,
+    // Input channels from those of the window on.
+    rest: u32,
+}
+
 // What is read in place of what does not exist.
 fn or_first(at: u32, first: u32) -> u32 {
     return select(at, first, at == NOWHERE);

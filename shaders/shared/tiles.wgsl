@@ -46,16 +46,6 @@ fn fetch_kernel(job: Job, done: u32, inner: u32, first_channel: u32, thread: u32
     }
 }
 
-// What an invocation brings to a round, as it lies in memory: one, two or four vectors of the window and of the kernel.
-struct Fetched {
-    window: Four,
-    kernel: Four,
-    // Which of them exist: the first bits are the window's, those from the fifth on the kernel's.
-    exist: u32,
-    // Input channels from those of the window on.
-    rest: u32,
-}
-
 // Asks for the vectors of a round. Something is read in any case, and looked at by `put_down` only: then no read waits
 // for another one, and nothing waits for them.
 fn ask(job: Job, place: Place, done: u32, inner: u32, first: vec2<u32>, thread: u32, threads: u32) -> Fetched {
